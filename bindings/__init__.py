@@ -1,0 +1,1 @@
+"""The cffi binding to libxenvchan, in three layers: declarations, raw, channel."""

@@ -1,0 +1,1 @@
+"""Workload and domains: experiments, the agent, images, hosts, the control network."""

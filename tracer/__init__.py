@@ -1,0 +1,1 @@
+"""The exact tracer: its C core, the trace file, the reader and the checks."""

@@ -1,0 +1,1 @@
+"""Merge, replay, verdict, report: reads traces, never touches Xen."""
