@@ -1,0 +1,42 @@
+# make run    install what is missing, then run the default experiment on real Xen and judge it
+# make test   install what is missing, then all checks and tests, those on real Xen among them
+# make setup  only install what is missing
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+TESTS ?= tests
+
+EXTENSION_SOURCES := pyproject.toml setup.py $(wildcard bindings/build_*.py bindings/declarations.py \
+  tracer/build_*.py tracer/core/*.c tracer/core/*.h tracer/core/*.S)
+
+.PHONY: run test setup packages lint clean
+
+run: setup
+	$(BIN)/vchan-testbed run $(ARGS)
+
+test: lint
+	$(BIN)/pytest $(TESTS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: packages $(VENV)/installed
+
+packages:
+	@guests/packages/install.sh guests/packages/machine.list
+
+$(VENV)/installed: $(EXTENSION_SOURCES)
+	@echo "Python: a virtual environment in $(VENV) with the project in it"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info
+	find bindings tracer -name '*.so' -delete
