@@ -27,6 +27,7 @@ done
 [ -n "$missing" ] || exit 0
 
 command="apt-get install --yes --no-install-recommends$missing"
+quietly="env DEBIAN_FRONTEND=noninteractive"
 if [ "$(id -u)" -eq 0 ]; then
     as_root=
 elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
@@ -39,11 +40,10 @@ else
 fi
 
 echo "Debian packages that are missing:$missing"
-export DEBIAN_FRONTEND=noninteractive
-# The word splitting of $command and $as_root is meant.
+# The word splitting of $as_root, $quietly and $command is meant.
 # shellcheck disable=SC2086
-if ! $as_root $command >/dev/null 2>&1; then
+if ! $as_root $quietly $command >/dev/null 2>&1; then
     echo "Debian packages: the lists are old or absent, so they are fetched first"
     $as_root apt-get update --quiet --quiet
-    $as_root $command
+    $as_root $quietly $command
 fi
