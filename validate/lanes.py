@@ -56,7 +56,7 @@ class Lane:
     unlogged: bool = False
     """One access more may have been made after the last record (killed between the two)."""
     death: Literal["no", "may", "must"] = "no"
-    """Whether the process died after the last step: its live byte is cleared and an event raised."""
+    """The process died after the last step: its live byte is cleared and an event raised."""
 
 
 @dataclass(frozen=True, slots=True)
