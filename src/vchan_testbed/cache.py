@@ -1,0 +1,108 @@
+"""The cache: what is expensive to build, built once, outside the repository.
+
+The folder is `$VCHAN_TESTBED_CACHE`, else `vchan-testbed` in the XDG cache folder. An entry is a
+directory named after the hash of everything that went into it, so it is never stale and never
+edited: it is built in a temporary directory beside its place, under a file lock, and renamed into
+place when it is whole. Two runs at once wait for each other; a build that is killed leaves only a
+temporary directory, which the next build of that kind sweeps up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vchan_testbed.errors import TestbedError
+
+
+def cache_dir() -> Path:
+    """The cache folder, made if it is not there.
+
+    Raises TestbedError when it cannot be made.
+    """
+    named = os.environ.get("VCHAN_TESTBED_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(named) if named else Path(base) / "vchan-testbed"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TestbedError(
+            f"The cache folder {folder} cannot be made: {error.strerror}.",
+            next_step="Set VCHAN_TESTBED_CACHE to a folder that you may write to.",
+        ) from error
+    return folder
+
+
+def key_of(*parts: str | bytes | Path) -> str:
+    """Hash of inputs, 32 hexadecimal digits.
+
+    Text and bytes count as they are; a file counts with its name and content, a folder with
+    everything below it. Raises OSError for a path that is not there.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            for label, content in _contents(part):
+                _feed(digest, label.encode())
+                _feed(digest, content)
+        else:
+            _feed(digest, part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()[:32]
+
+
+def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
+    """The entry `kind`/`key`; `build` fills an empty directory when there is none yet.
+
+    What `build` raises goes through, and nothing of its work stays.
+    """
+    place = cache_dir() / kind / key
+    if place.is_dir():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with locked(place.parent / f".{key}.lock"):
+        if place.is_dir():
+            return place
+        _sweep(place)
+        work = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".part", dir=place.parent))
+        work.chmod(0o755)
+        try:
+            build(work)
+            work.rename(place)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    return place
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; the kernel lets go of it when the process ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(place: Path) -> None:
+    for left_over in place.parent.glob(f".{place.name}.*.part"):
+        shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    if not path.is_dir():
+        yield path.name, path.read_bytes()
+        return
+    for below in sorted(path.rglob("*")):
+        if below.is_file() and "__pycache__" not in below.parts:
+            yield str(below.relative_to(path)), below.read_bytes()
+
+
+def _feed(digest: hashlib._Hash, data: bytes) -> None:
+    # The length goes first: otherwise ("ab", "c") and ("a", "bc") would share a key.
+    digest.update(len(data).to_bytes(8, "little"))
+    digest.update(data)
