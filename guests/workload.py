@@ -7,6 +7,7 @@ was written. A byte that was lost, doubled or moved is located, not only noticed
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 from collections.abc import Iterator
@@ -69,19 +70,21 @@ def _locate(direction: str, data: bytes, offset: int) -> int | None:
     return None
 
 
-def sizes(total_bytes: int, choice: tuple[int, ...] | range, seed: int) -> Iterator[int]:
-    """Call sizes that add up to `total_bytes`.
+def endless(choice: tuple[int, ...] | range, seed: int) -> Iterator[int]:
+    """Call sizes without end: a tuple is taken in turn, a range is drawn from the seed."""
+    if isinstance(choice, range):
+        source = random.Random(seed)
+        while True:
+            yield source.randrange(choice.start, choice.stop)
+    yield from itertools.cycle(choice)
 
-    `choice` is a tuple (taken in turn, again and again) or a range (drawn evenly from the seed).
-    """
-    source = random.Random(seed)
-    left, turn = total_bytes, 0
-    while left > 0:
-        if isinstance(choice, range):
-            size = source.randrange(choice.start, choice.stop)
-        else:
-            size = choice[turn % len(choice)]
-            turn += 1
+
+def sizes(total_bytes: int, choice: tuple[int, ...] | range, seed: int) -> Iterator[int]:
+    """Call sizes, as `endless` gives them, that add up to `total_bytes`."""
+    left = total_bytes
+    for size in endless(choice, seed):
+        if not left:
+            return
         size = min(size, left)
         left -= size
         yield size

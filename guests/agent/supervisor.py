@@ -1,0 +1,224 @@
+"""The supervisor: frames to the host, one worker that may be killed, the trace in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vchan_testbed.errors import TestbedError
+from vchan_testbed.guests.agent import inspect
+from vchan_testbed.guests.agent.trace_stream import TraceStream
+from vchan_testbed.guests.frames import (
+    Decoder,
+    Frame,
+    Kind,
+    Message,
+    data_frame,
+    encode,
+    message_frame,
+)
+
+PUMP_SECONDS = 0.1
+READ_BYTES = 1 << 16
+TRACE_BYTES_MAX = int(os.environ.get("VCHAN_TRACE_BYTES_MAX", str(1 << 30)))
+
+
+class Supervisor:
+    """Serves one experiment on a pair of descriptors."""
+
+    def __init__(self, frames_in: int, frames_out: int) -> None:
+        self._in = frames_in
+        self._out = frames_out
+        self._decoder = Decoder()
+        self._folder = tempfile.TemporaryDirectory(prefix="vchan-agent-", dir=_memory_folder())
+        self._trace = TraceStream(Path(self._folder.name) / "trace.vtrace", self._send_trace)
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._socket: socket.socket | None = None
+        self._worker_text = b""
+        self._threads: list[int] = []
+        self._done = False
+        self._look_due = False
+
+    def serve(self) -> int:
+        """Until the host says finish or hangs up. Returns the process's exit status."""
+        try:
+            self._send(
+                {
+                    "type": "hello",
+                    "pid": os.getpid(),
+                    "versions": inspect.versions(),
+                    "selftest": inspect.selftest(),
+                }
+            )
+            while self._turn():
+                pass
+        except TestbedError as error:
+            self._send({"type": "error", "message": error.message, "next_step": error.next_step})
+            return 4
+        except BrokenPipeError:
+            return 4
+        finally:
+            self._end_worker()
+            self._folder.cleanup()
+        return 0
+
+    def _turn(self) -> bool:
+        """Wait for something and deal with it; False when it is over."""
+        ready = self._wait()
+        if self._worker is not None:
+            self._trace.pump()
+        if self._socket is not None and self._socket in ready:
+            self._hear_worker()
+        if self._pidfd in ready:
+            self._worker_ended()
+        if self._in in ready:
+            data = os.read(self._in, READ_BYTES)
+            if not data:
+                return False
+            return all([self._obey(frame) for frame in self._decoder.feed(data)])
+        return True
+
+    def _wait(self) -> list[Any]:
+        watched: list[Any] = [self._in]
+        if self._socket is not None:
+            watched.append(self._socket)
+        if self._pidfd >= 0:
+            watched.append(self._pidfd)
+        # While the worker runs its trace is looked at now and then: stores to a mapped file wake
+        # nobody.
+        ready, _, _ = select.select(watched, [], [], PUMP_SECONDS if self._worker else None)
+        return ready
+
+    def _obey(self, frame: Frame) -> bool:
+        if frame.kind is not Kind.MESSAGE:
+            return True
+        message = frame.message()
+        commands: dict[str, Callable[[Message], None]] = {
+            "start": self._start,
+            "look": lambda _: self._look(),
+            "kill": lambda _: self._kill(),
+        }
+        if message["type"] == "finish":
+            self._send({"type": "bye", "selftest": inspect.selftest()})
+            return False
+        if message["type"] not in commands:
+            raise TestbedError(
+                f"the agent does not know the command {message['type']!r}",
+                next_step="Build the image again: host and guest have different versions.",
+            )
+        commands[message["type"]](message)
+        return True
+
+    def _start(self, message: Message) -> None:
+        ours, theirs = socket.socketpair()
+        self._worker = subprocess.Popen(
+            [sys.executable, "-m", "vchan_testbed.guests.agent.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._pidfd = os.pidfd_open(self._worker.pid)
+        self._socket = ours
+        self._tell_worker(
+            {
+                **message,
+                "trace_path": str(Path(self._folder.name) / "trace.vtrace"),
+                "trace_bytes_max": message.get("trace_bytes_max", TRACE_BYTES_MAX),
+                "versions": inspect.versions(),
+            }
+        )
+
+    def _look(self) -> None:
+        """Half of the evidence is the kernel's; the worker adds its page and event descriptor."""
+        if self._worker is None or self._done:
+            self._send({"type": "look", "alive": False, "threads": []})
+            return
+        self._look_due = True
+        self._tell_worker({"type": "look"})
+
+    def _kill(self) -> None:
+        if self._worker is not None and self._worker.poll() is None:
+            self._worker.send_signal(signal.SIGKILL)
+
+    def _hear_worker(self) -> None:
+        assert self._socket is not None
+        data = self._socket.recv(READ_BYTES)
+        self._worker_text += data
+        *lines, self._worker_text = self._worker_text.split(b"\n")
+        for line in lines:
+            self._pass_on(json.loads(line))
+        if not data:
+            self._socket.close()
+            self._socket = None
+
+    def _pass_on(self, message: Message) -> None:
+        if message["type"] == "thread":
+            self._threads.append(message["tid"])
+            return
+        if message["type"] == "look":
+            self._look_due = False
+            message = {**message, "alive": True, "threads": self._thread_states()}
+        self._send(message)
+
+    def _thread_states(self) -> list[dict[str, Any]]:
+        assert self._worker is not None
+        states = [inspect.thread_state(self._worker.pid, tid) for tid in self._threads]
+        return [state for state in states if state is not None]
+
+    def _worker_ended(self) -> None:
+        assert self._worker is not None
+        while self._socket is not None:
+            self._hear_worker()
+        status = self._worker.wait()
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._done = True
+        self._trace.pump(final=True)
+        self._worker = None
+        if self._look_due:
+            self._look()
+        if status < 0:
+            self._send({"type": "died", "signal": -status})
+        self._send({"type": "trace_end", "bytes": self._trace.file_bytes, "status": status})
+
+    def _end_worker(self) -> None:
+        if self._worker is not None:
+            self._kill()
+            self._worker.wait()
+
+    def _tell_worker(self, message: Message) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.sendall(json.dumps(message).encode() + b"\n")
+            except (BrokenPipeError, ConnectionResetError):
+                # It has just died; its pidfd says so in the next turn.
+                return
+
+    def _send(self, message: Message) -> None:
+        self._write(encode(message_frame({**message, "at": time.time()})))
+
+    def _send_trace(self, offset: int, data: bytes) -> None:
+        self._write(encode(data_frame(offset, data)))
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._out, view) :]
+
+
+def _memory_folder() -> str | None:
+    for folder in ("/dev/shm", "/run"):
+        if os.access(folder, os.W_OK):
+            return folder
+    return None

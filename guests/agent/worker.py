@@ -1,0 +1,156 @@
+"""The worker: opens the channel under the tracer and performs one endpoint's operations.
+
+    python3 -m vchan_testbed.guests.agent.worker FD
+
+FD is a socket to the supervisor with one JSON object a line each way. The first line is the start
+message; later ones ask for a look. When the socket ends, so does the worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import select
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from vchan_testbed.bindings import raw
+from vchan_testbed.bindings.channel import Client, Server
+from vchan_testbed.bindings.errors import NoSuchPath
+from vchan_testbed.errors import TestbedError
+from vchan_testbed.guests.agent.endpoint import Endpoint, Plan
+from vchan_testbed.tracer.attach import Tracer
+
+Message = dict[str, Any]
+
+CONNECT_RETRY_SECONDS = 0.05
+
+
+class Supervisor:
+    """The worker's side of the socket to the supervisor."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._lines = connection.makefile("r")
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def receive(self) -> Message | None:
+        """The next message, None when the supervisor is gone."""
+        line = self._lines.readline()
+        return json.loads(line) if line else None
+
+    def send(self, message: Message) -> None:
+        """One message, whole; threads may send at once."""
+        with self._lock:
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def main() -> int:
+    """Serve one start message; 0 when the operations are done, 4 when the test bed failed."""
+    supervisor = Supervisor(socket.socket(fileno=int(sys.argv[1])))
+    start = supervisor.receive()
+    if start is None:
+        return 4
+    try:
+        run(supervisor, start)
+    except TestbedError as error:
+        supervisor.send({"type": "error", "message": error.message, "next_step": error.next_step})
+        return 4
+    except Exception:
+        supervisor.send(
+            {
+                "type": "error",
+                "message": f"the worker failed: {traceback.format_exc(limit=4)}",
+                "next_step": "This is a defect of vchan-testbed: please report it.",
+            }
+        )
+        return 4
+    return 0
+
+
+def run(supervisor: Supervisor, start: Message) -> None:
+    """Trace, connect, perform, report."""
+    experiment = start["experiment"]
+    role = start["role"]
+    plan = Plan(
+        role=role,
+        operations=tuple(experiment[role]),
+        blocking=experiment["channel"]["blocking"],
+        duplex=experiment["channel"]["threads"] == "duplex",
+        seed=start["seed"],
+    )
+    with Tracer(
+        start["trace_path"],
+        role=role,
+        domid=start["domid"],
+        peer_domid=start["peer_domid"],
+        seed=start["seed"],
+        run_id=bytes.fromhex(start["run_id"]),
+        bytes_max=start["trace_bytes_max"],
+        versions=start["versions"],
+        faults=tuple(start["faults"]),
+    ) as tracer:
+        threading.Thread(
+            target=answer_looks, args=(supervisor, tracer), daemon=True, name="looks"
+        ).start()
+        channel = open_channel(supervisor, start, plan)
+        supervisor.send({"type": "connected" if role == "client" else "listening"})
+        began = time.monotonic()
+        endpoint = Endpoint(
+            channel,
+            plan,
+            on_payload=tracer.payload,
+            on_operation=lambda n: supervisor.send({"type": "progress", "operation": n}),
+            on_thread=lambda tid: supervisor.send({"type": "thread", "tid": tid}),
+        )
+        result = dataclasses.asdict(endpoint.perform())
+        result["seconds"] = time.monotonic() - began
+        channel.close()
+    supervisor.send({"type": "done", "result": result})
+
+
+def open_channel(supervisor: Supervisor, start: Message, plan: Plan) -> Server | Client:
+    """The end of the channel; a client tries again until the server's keys are there."""
+    peer, path = start["peer_domid"], start["path"]
+    if plan.role == "server":
+        rings = start["experiment"]["channel"]
+        return Server(
+            peer,
+            path,
+            rings["left_ring_bytes"],
+            rings["right_ring_bytes"],
+            blocking=plan.blocking,
+            own_domid=start["domid"],
+        )
+    deadline = time.monotonic() + start["experiment"]["timeouts"]["connect_seconds_max"]
+    while True:
+        try:
+            return Client(peer, path, blocking=plan.blocking, own_domid=start["domid"])
+        except NoSuchPath:
+            if time.monotonic() > deadline:
+                raise
+            threading.Event().wait(CONNECT_RETRY_SECONDS)
+
+
+def answer_looks(supervisor: Supervisor, tracer: Tracer) -> None:
+    """Answer the supervisor until it is gone; then end this process, whatever blocks in it."""
+    while (message := supervisor.receive()) is not None:
+        if message["type"] == "look":
+            look = tracer.look()
+            descriptor = look.get("event_fd")
+            readable = None
+            if descriptor is not None:
+                readable = bool(select.select([descriptor], [], [], 0)[0])
+            supervisor.send({"type": "look", **look, "event_fd_readable": readable})
+    os._exit(4)
+
+
+if __name__ == "__main__":
+    # The soname that the binding was built for goes out first: it is part of the trace's header.
+    assert raw is not None
+    sys.exit(main())
