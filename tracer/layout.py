@@ -1,0 +1,302 @@
+"""The trace file's numbers: sizes, kinds, flags, and where everything lies. Standard library only.
+
+A trace file (`.vtrace`, little endian) is a header page and then blocks:
+
+    0      header, 4096 bytes
+    4096   block 0, 65536 bytes: 64 bytes of block header, 1023 records of 64 bytes
+    69632  block 1 ...
+
+A block belongs to one thread. While it is open its records count by themselves, each with its own
+check; when it is closed it has a count and a CRC-32 over its records.
+
+One record, byte by byte. The example: the server, 64 bytes further, moves left.cons.
+
+    at  field     type  bytes of the example      value
+     0  t0        u64   10 27 00 00 00 00 00 00   10000       TSC before the access
+     8  t1        u64   74 27 00 00 00 00 00 00   10100       TSC after it
+    16  old       u64   00 04 00 00 00 00 00 00   1024        value before
+    24  new       u64   40 04 00 00 00 00 00 00   1088        value after
+    32  site      u32   9a 2f 00 00               12186       offset in the library's file
+    36  operand   u32   40 00 00 00               64          of an RMW: mask or addend
+    40  seq       u32   07 00 00 00               7           number in the thread, from 1
+    44  call_seq  u32   02 00 00 00               2           number of the call, 0 outside of one
+    48  channel   u16   00 00                     0           number in the process, from 0
+    50  thread    u16   01 00                     1           number in the process, from 0
+    52  offset    u16   00 00                     0           in the shared page, 65535 for none
+    54  kind      u8    04                        4           RMW_PLAIN
+    55  op        u8    03                        3           ADD
+    56  call      u8    03                        3           READ: the API call it belongs to
+    57  width     u8    04                        4           bytes
+    58  flags     u16   00 00                     0
+    60  check     u32   7d 4f f7 f2               4076294013  mix of the other 60 bytes
+
+What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
+
+    LOAD               old = new = the value read
+    STORE              old = the value that was really overwritten, new = the value stored
+    RMW_LOCKED         old, new; operand = the mask or addend (see `Op`)
+    RMW_PLAIN          the same, not locked; old is what the store displaced. If that is not what
+                       the load had read: flag LOST_UPDATE, and a LOAD before it has that value
+    CMPXCHG_OK, _FAIL  old = the value found, new = the value afterwards; operand = the comparand
+    BULK               as STORE, by memset: one record a cell; then one for what lies above the
+                       cells, offset = its start, operand = its bytes
+    CALL_ENTER         old = size argument
+    CALL_EXIT          new = result (i64; of an init 0 or -1), old = errno if it failed
+    NOTIFY             old = port, new = result
+    PENDING_ENTER      -
+    PENDING_EXIT       new = port or -1, old = errno if it failed
+    UNMASK             old = port, new = result
+    BIND_UNBOUND       new = port or -1
+    BIND_INTERDOMAIN   old = remote port, new = port or -1
+    UNBIND             old = port, new = result
+    EVTCHN_CLOSE       new = result
+    SHARE_PAGE         old = grant, new = 1 or 0 if it failed, offset = live byte of this side
+    MAP_PAGE           the same
+    UNSHARE_PAGE       old = the live byte of this side just before, new = result, offset = it
+    UNMAP_PAGE         the same: these two make the kernel clear the byte and raise the event
+    SHARE_RING         old = first grant, new = pages or 0 if it failed, offset = of its grants
+    MAP_RING           the same
+    ATTACH             old = left order + 65536 * right order, new = port, operand = role
+    DETACH             -
+    FAULT              old = number of the fault in the list, new = kind (1 drop_notify)
+    PAYLOAD            old = stream position as decoded from the data, new = bytes, operand =
+                       0 if the data is right, 1 if not
+    COPY               old = offset in the ring, new = bytes; op COPY_IN (0) or COPY_OUT (1)
+
+An access that covers several cells of the page (an 8-byte store of zero, a 16-bit store of both
+live bytes) is one record for each cell, all with the same time stamps and site.
+
+The header, byte by byte:
+
+      0  magic              8 bytes  VCHTRACE
+      8  version            u32
+     12  header_bytes       u32      4096
+     16  record_bytes       u32      64
+     20  block_bytes        u32      65536
+     24  blocks_used        u32      grows while recording
+     28  blocks_max         u32
+     32  dropped            u64      records that found no room
+     40  state              u32      1 recording, 2 complete
+     44  role               u32      0 server, 1 client
+     48  level              u32      1 exact, 2 calls
+     52  order              u32      0: every access has its record (full)
+     56  variant            u32      1 emulation
+     60  domid              u32
+     64  peer_domid         u32
+     68  left_order         u32      of channel 0; 0 until it is attached
+     72  right_order        u32
+     76  channels           u32      channels that were attached
+     80  tsc_hz             u64
+     88  seed               u64
+     96  start_tsc          u64
+    104  start_realtime_ns  u64
+    112  run_id             16 bytes
+    128  xen_version        64 bytes, UTF-8, padded with zeros
+    192  library            64 bytes  soname and build id
+    256  kernel             64 bytes
+    320  program            64 bytes
+    384  zeros
+
+The header of a block:
+
+      0  magic      u32  0x4b4c4256 ("VBLK")
+      4  number     u32  of the block in the file, from 0
+      8  thread     u32  number in the process, from 0
+     12  first_seq  u32
+     16  count      u32  of records, when closed
+     20  state      u32  1 open, 2 closed
+     24  crc        u32  CRC-32 (zlib) of `count` records, when closed
+     28  tid        u32  the kernel's name of the thread
+     32  zeros
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+
+MAGIC = b"VCHTRACE"
+VERSION = 1
+HEADER_BYTES = 4096
+BLOCK_BYTES = 65536
+BLOCK_HEADER_BYTES = 64
+RECORD_BYTES = 64
+RECORDS_PER_BLOCK = (BLOCK_BYTES - BLOCK_HEADER_BYTES) // RECORD_BYTES
+CHECKED_BYTES = 60
+NO_OFFSET = 0xFFFF
+FILE_SUFFIX = ".vtrace"
+
+HEADER = struct.Struct("<8s6I Q 11I Q Q Q Q 16s 64s 64s 64s 64s")
+BLOCK_HEADER = struct.Struct("<8I32x")
+BLOCK_MAGIC = 0x4B4C4256
+RECORD = struct.Struct("<4Q 4I 3H 4B H I")
+
+CHECK_START = 0x9E3779B97F4A7C15
+CHECK_FACTOR = 0xD6E8FEB86659FD93
+
+LOOK_BYTES = 24
+"""Bytes of the shared page that are indices, orders, live and notify bytes."""
+
+
+class Kind(IntEnum):
+    """What a record shows."""
+
+    LOAD = 1
+    STORE = 2
+    RMW_LOCKED = 3
+    RMW_PLAIN = 4
+    CMPXCHG_OK = 5
+    CMPXCHG_FAIL = 6
+    BULK = 7
+    CALL_ENTER = 16
+    CALL_EXIT = 17
+    NOTIFY = 32
+    PENDING_ENTER = 33
+    PENDING_EXIT = 34
+    UNMASK = 35
+    BIND_UNBOUND = 36
+    BIND_INTERDOMAIN = 37
+    UNBIND = 38
+    EVTCHN_CLOSE = 39
+    SHARE_PAGE = 48
+    MAP_PAGE = 49
+    UNSHARE_PAGE = 50
+    UNMAP_PAGE = 51
+    SHARE_RING = 52
+    MAP_RING = 53
+    ATTACH = 64
+    DETACH = 65
+    FAULT = 66
+    PAYLOAD = 67
+    COPY = 68
+
+
+ACCESS_KINDS = frozenset(range(Kind.LOAD, Kind.BULK + 1))
+"""Kinds that are accesses to the shared page."""
+
+
+class Op(IntEnum):
+    """What a read-modify-write does; `operand` is the mask, the addend or the new value."""
+
+    NONE = 0
+    OR = 1
+    AND = 2
+    ADD = 3
+    SUB = 4
+    XOR = 5
+    XCHG = 6
+    INC = 7
+    DEC = 8
+    MOV = 9
+
+
+COPY_IN = 0
+COPY_OUT = 1
+
+
+class Call(IntEnum):
+    """An API call of libxenvchan."""
+
+    NONE = 0
+    SERVER_INIT = 1
+    CLIENT_INIT = 2
+    READ = 3
+    WRITE = 4
+    RECV = 5
+    SEND = 6
+    WAIT = 7
+    CLOSE = 8
+    IS_OPEN = 9
+    DATA_READY = 10
+    BUFFER_SPACE = 11
+    FD_FOR_SELECT = 12
+
+
+class Flag(IntFlag):
+    """Bits of `flags`."""
+
+    FAULT_INJECTED = 1
+    """The effect of this record was dropped or changed by the test bed."""
+    BY_APPLICATION = 2
+    """Not libxenvchan did it but what calls it."""
+    RETRIED = 4
+    """The compare-and-swap on the real page had to be repeated."""
+    LOST_UPDATE = 8
+    """Somebody stored between the load and the store of a plain read-modify-write."""
+
+
+class FileState(IntEnum):
+    """State of a trace file."""
+
+    RECORDING = 1
+    COMPLETE = 2
+
+
+class BlockState(IntEnum):
+    """State of a block."""
+
+    OPEN = 1
+    CLOSED = 2
+
+
+class Level(IntEnum):
+    """What is recorded."""
+
+    EXACT = 1
+    CALLS = 2
+
+
+class Variant(IntEnum):
+    """How the accesses are caught."""
+
+    EMULATION = 1
+
+
+ROLES = ("server", "client")
+"""Roles by their number."""
+
+
+class Cell(IntEnum):
+    """Offsets in the shared page (`struct vchan_interface`, xen/include/public/io/libxenvchan.h).
+
+    left: the client writes and the server reads; right: the other way round.
+    """
+
+    LEFT_CONS = 0
+    LEFT_PROD = 4
+    RIGHT_CONS = 8
+    RIGHT_PROD = 12
+    LEFT_ORDER = 16
+    RIGHT_ORDER = 18
+    CLI_LIVE = 20
+    SRV_LIVE = 21
+    CLI_NOTIFY = 22
+    SRV_NOTIFY = 23
+
+
+CELL_WIDTH = {
+    Cell.LEFT_CONS: 4,
+    Cell.LEFT_PROD: 4,
+    Cell.RIGHT_CONS: 4,
+    Cell.RIGHT_PROD: 4,
+    Cell.LEFT_ORDER: 2,
+    Cell.RIGHT_ORDER: 2,
+    Cell.CLI_LIVE: 1,
+    Cell.SRV_LIVE: 1,
+    Cell.CLI_NOTIFY: 1,
+    Cell.SRV_NOTIFY: 1,
+}
+"""Bytes of each cell."""
+
+
+def record_check(record: bytes) -> int:
+    """The check of a record: a mix of its first 60 bytes, 32 bits.
+
+    Seven words of 64 bits and one of 32, each taken in, multiplied and folded. A record of zeros
+    has a check that is not zero, so that a page never written holds no record.
+    """
+    mixed = CHECK_START
+    for word in struct.unpack_from("<7QI", record):
+        mixed = ((mixed ^ word) * CHECK_FACTOR) & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 32
+    return mixed & 0xFFFFFFFF
