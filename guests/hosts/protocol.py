@@ -1,0 +1,67 @@
+"""What a run needs of the place where the domains are: a host, and a link to each agent."""
+
+from __future__ import annotations
+
+import queue
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from vchan_testbed.guests.experiment import Experiment
+from vchan_testbed.guests.frames import Frame, Message
+
+Facts = dict[str, Any]
+
+
+class AgentLink(Protocol):
+    """The way to one agent. Frames come from a thread of the host's own."""
+
+    @property
+    def domid(self) -> int:
+        """The domain that the agent runs in."""
+
+    @property
+    def events(self) -> queue.Queue[Frame | None]:
+        """What the agent said, in order; None when the link has ended, and nothing after it."""
+
+    def send(self, message: Message) -> None:
+        """Say something to the agent. What a dead link does not carry is dropped: see `events`."""
+
+    def close(self) -> None:
+        """Hang up: the agent ends, and what it had started with it."""
+
+
+class Host(Protocol):
+    """Where the domains are. Entering makes it ready, leaving gives back all that was taken."""
+
+    @property
+    def kind(self) -> str:
+        """One of local, qemu, loopback, ssh."""
+
+    def __enter__(self) -> Self:
+        """Make it ready. Raises TestbedError."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give everything back."""
+
+    def facts(self) -> Facts:
+        """For `run.json`: `xen_version` (None without Xen), `kernel`, `accelerator`, `machine`."""
+
+    def endpoints(self, experiment: Experiment) -> dict[str, AgentLink]:
+        """Make what is needed and link to the agents of "server" and "client".
+
+        Asked again, it makes the pair anew. Raises TestbedError.
+        """
+
+    def lost_guests(self) -> list[str]:
+        """The guests that the emulator, not the workload, has lost: one sentence for each."""
+
+    def counts(self) -> dict[str, int]:
+        """Domains, grants, ports, keys, vifs, bridges, processes: equal before and after a run."""
+
+    def consoles(self) -> dict[str, str]:
+        """What the consoles have said, by name."""
