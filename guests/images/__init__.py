@@ -1,0 +1,5 @@
+"""The guest images: a Debian root, our extensions built in it, and archives cut from it."""
+
+from vchan_testbed.guests.images.builder import Images, build
+
+__all__ = ["Images", "build"]

@@ -1,0 +1,147 @@
+"""Builds the images in three stages, each kept in the cache under the hash of its inputs.
+
+1. root: a Debian root (minutes, once for a package list).
+2. extensions: the cffi extensions and the self-test, built in that root for its own libxenvchan
+   and its own Python (again when their sources change).
+3. images: Xen, the kernel, and the two initramfs archives (again when any file in them changes).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vchan_testbed.cache import cached, key_of
+from vchan_testbed.guests.images import contents, sources
+from vchan_testbed.guests.images.root import (
+    LEFT_OUT,
+    SUITE,
+    make_root,
+    read_package_list,
+    run_in_root,
+)
+from vchan_testbed.progress import Progress
+
+_HERE = Path(__file__).resolve().parent
+_PACKAGE_LIST = _HERE.parent / "packages" / "image.list"
+
+# The guest's archive is unpacked by an emulated CPU: fast to unpack counts, not small.
+_COMPRESSION = ["zstd", "-3", "--quiet", "--stdout"]
+
+# Byte code that is never compared with its source: an emulated CPU compiles slowly.
+_COMPILE = ["python3", "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash"]
+_COMPILE += ["/mnt/python"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The files that a test bed boots from."""
+
+    key: str
+    """Hash of everything that went in."""
+    xen: Path
+    """The hypervisor, a raw ELF file (QEMU's multiboot loader takes no other)."""
+    kernel: Path
+    """Linux for dom0 and for the guests."""
+    dom0: Path
+    """dom0's initramfs; it holds the kernel and the guests' initramfs as well."""
+    domu: Path
+    """The guests' initramfs."""
+    versions: dict[str, str]
+    """Debian package -> version, for what matters in a run's record."""
+
+
+def build(progress: Progress) -> Images:
+    """Return the images, built as far as the cache lacks them.
+
+    Raises TestbedError that says what is missing on this machine.
+    """
+    packages = read_package_list(_PACKAGE_LIST)
+    root_key = key_of(SUITE, *packages, *LEFT_OUT)
+    with progress.step(f"Debian {SUITE} root for the guest images"):
+        root = cached("root", root_key, lambda target: make_root(target, packages))
+
+    extensions_key = key_of(root_key, *sources.extension_inputs())
+    with progress.step("extensions for the guest images"):
+        extensions = cached(
+            "extensions", extensions_key, lambda target: _build_extensions(root, target)
+        )
+
+    key = key_of(extensions_key, *sources.image_inputs())
+    with progress.step("guest images"):
+        place = cached("images", key, lambda target: _build_images(root, extensions, target))
+    return _images_at(place, key)
+
+
+def _images_at(place: Path, key: str) -> Images:
+    return Images(
+        key=key,
+        xen=place / "xen",
+        kernel=place / "vmlinuz",
+        dom0=place / "dom0.initramfs",
+        domu=place / "domu.initramfs",
+        versions=json.loads((place / "versions.json").read_text()),
+    )
+
+
+def _build_extensions(root: Path, target: Path) -> None:
+    sources.lay_out_extension_sources(target)
+    run_in_root(root, target, ["python3", "/mnt/build_in_root.py"])
+    sources.keep_built_only(target)
+
+
+def _build_images(root: Path, extensions: Path, target: Path) -> None:
+    work = target / "work"
+    work.mkdir()
+    shutil.copytree(extensions, work / "extensions")
+    with gzip.open(root / f"boot/xen-{contents.XEN}-amd64.gz") as packed:
+        (target / "xen").write_bytes(packed.read())
+    (kernel,) = (root / "boot").glob("vmlinuz-*")
+    shutil.copyfile(kernel, target / "vmlinuz")
+
+    sources.lay_out_guest_files(work, extensions)
+    run_in_root(root, work, _COMPILE)
+    _cut(root, work, "domu", contents.DOMU, sources.domu_files(work))
+    shutil.copyfile(target / "vmlinuz", work / "vmlinuz")
+    _cut(root, work, "dom0", contents.DOM0, sources.dom0_files(work))
+    for name in ("domu.initramfs", "dom0.initramfs"):
+        (work / name).rename(target / name)
+    (target / "versions.json").write_text(json.dumps(_versions(root, work), indent=1))
+    shutil.rmtree(work)
+
+
+def _cut(
+    root: Path,
+    work: Path,
+    name: str,
+    wishes: contents.Contents,
+    files: list[tuple[str, str, int]],
+) -> None:
+    (work / f"{name}.json").write_text(
+        json.dumps(
+            {
+                **asdict(wishes),
+                "files": [(f"/mnt/{source}", target, mode) for source, target, mode in files],
+                "without": contents.WITHOUT,
+                "compression": _COMPRESSION,
+            }
+        )
+    )
+    inside = [f"/mnt/{name}.json", f"/mnt/{name}.stage", f"/mnt/{name}.initramfs"]
+    run_in_root(root, work, ["python3", "/mnt/cut.py", *inside])
+    shutil.rmtree(work / f"{name}.stage")
+
+
+def _versions(root: Path, work: Path) -> dict[str, str]:
+    names = [
+        f"xen-hypervisor-{contents.XEN}-amd64",
+        f"libxenmisc{contents.XEN}",
+        "linux-image-amd64",
+        "python3",
+    ]
+    form = "--showformat=${Package} ${Version}\n"
+    listing = run_in_root(root, work, ["dpkg-query", "--show", form, *names])
+    return dict(line.split(" ", 1) for line in listing.splitlines())
