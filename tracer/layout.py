@@ -16,7 +16,7 @@ One record, byte by byte. The example: the server, 64 bytes further, moves left.
      8  t1        u64   74 27 00 00 00 00 00 00   10100       TSC after it
     16  old       u64   00 04 00 00 00 00 00 00   1024        value before
     24  new       u64   40 04 00 00 00 00 00 00   1088        value after
-    32  site      u32   9a 2f 00 00               12186       offset in the library's file
+    32  site      u32   9a 2f 00 00               12186       offset in the loaded library
     36  operand   u32   40 00 00 00               64          of an RMW: mask or addend
     40  seq       u32   07 00 00 00               7           number in the thread, from 1
     44  call_seq  u32   02 00 00 00               2           number of the call, 0 outside of one
@@ -28,7 +28,7 @@ One record, byte by byte. The example: the server, 64 bytes further, moves left.
     56  call      u8    03                        3           READ: the API call it belongs to
     57  width     u8    04                        4           bytes
     58  flags     u16   00 00                     0
-    60  check     u32   7d 4f f7 f2               4076294013  mix of the other 60 bytes
+    60  check     u32   9d 25 33 f5               4113769885  mix of the other 60 bytes
 
 What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
 
@@ -126,7 +126,7 @@ CHECKED_BYTES = 60
 NO_OFFSET = 0xFFFF
 FILE_SUFFIX = ".vtrace"
 
-HEADER = struct.Struct("<8s6I Q 11I Q Q Q Q 16s 64s 64s 64s 64s")
+HEADER = struct.Struct("<8s6I Q 10I Q Q Q Q 16s 64s 64s 64s 64s")
 BLOCK_HEADER = struct.Struct("<8I32x")
 BLOCK_MAGIC = 0x4B4C4256
 RECORD = struct.Struct("<4Q 4I 3H 4B H I")
