@@ -1,16 +1,26 @@
-"""Trace records and headers as numpy and dataclasses; the bytes are drawn in layout.py."""
+"""The trace file for numpy: record type, header, and a writer for tests and tools.
+
+The bytes are drawn in `vchan_testbed.tracer.layout`; what runs in a guest imports that one alone.
+"""
 
 from __future__ import annotations
 
-import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
+from vchan_testbed.errors import InputError
 from vchan_testbed.tracer import layout
+
+Records = npt.NDArray[np.void]
+"""An array of `RECORD_DTYPE`."""
+
+Role = Literal["server", "client"]
 
 RECORD_DTYPE = np.dtype(
     [
@@ -33,148 +43,224 @@ RECORD_DTYPE = np.dtype(
         ("check", "<u4"),
     ]
 )
-assert RECORD_DTYPE.itemsize == layout.RECORD_BYTES
 
-Records = NDArray[np.void]
+BLOCK_HEADER_DTYPE = np.dtype(
+    [
+        ("magic", "<u4"),
+        ("number", "<u4"),
+        ("thread", "<u4"),
+        ("first_seq", "<u4"),
+        ("count", "<u4"),
+        ("state", "<u4"),
+        ("crc", "<u4"),
+        ("tid", "<u4"),
+    ]
+)
 
-HEADER = struct.Struct("<8sHHIIIII Q 8B HH 4x Q Q QQ 16s 24x 64s 64s 128s 64s")
-BLOCK_HEADER = struct.Struct("<4sIHxxBxxxIII")
-_GOLDEN = np.uint64(0x9E37_79B9_7F4A_7C15)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TraceHeader:
-    """The header page. Orders are log2 of ring bytes, 0 when the trace has no connect."""
+    """What a trace file says about itself; orders as in 2**order bytes, left: client to server."""
 
-    role: str
+    role: Role
     domid: int
     peer_domid: int
     left_order: int
     right_order: int
-    run_id: bytes = bytes(16)
+    tsc_hz: int
     seed: int = 0
-    level: int = layout.LEVEL_EXACT
-    order: int = layout.ORDER_FULL
-    variant: int = layout.VARIANT_EMULATION
-    dropped: int = 0
-    tsc_hz: int = 1_000_000_000
+    run_id: bytes = bytes(16)
     start_tsc: int = 0
     start_realtime_ns: int = 0
+    level: Literal["exact", "calls"] = "exact"
+    variant: int = layout.Variant.EMULATION
+    order: int = 0
+    channels: int = 1
     xen_version: str = ""
     library: str = ""
     kernel: str = ""
     program: str = ""
+    dropped: int = 0
+    complete: bool = True
+    blocks_used: int = 0
+    blocks_max: int = 0
+    version: int = layout.VERSION
+
+    def order_of(self, direction: Literal["left", "right"]) -> int:
+        """Order of the ring of a direction."""
+        return self.left_order if direction == "left" else self.right_order
+
+    def pack(self) -> bytes:
+        """The header page."""
+        state = layout.FileState.COMPLETE if self.complete else layout.FileState.RECORDING
+        packed = layout.HEADER.pack(
+            layout.MAGIC,
+            self.version,
+            layout.HEADER_BYTES,
+            layout.RECORD_BYTES,
+            layout.BLOCK_BYTES,
+            self.blocks_used,
+            self.blocks_max,
+            self.dropped,
+            state,
+            layout.ROLES.index(self.role),
+            layout.Level[self.level.upper()],
+            self.order,
+            self.variant,
+            self.domid,
+            self.peer_domid,
+            self.left_order,
+            self.right_order,
+            self.channels,
+            self.tsc_hz,
+            self.seed,
+            self.start_tsc,
+            self.start_realtime_ns,
+            self.run_id,
+            *(_text(text) for text in (self.xen_version, self.library, self.kernel, self.program)),
+        )
+        return packed.ljust(layout.HEADER_BYTES, b"\0")
+
+    @staticmethod
+    def unpack(page: bytes, name: str) -> TraceHeader:
+        """Read a header page; `name` is the file's, for the message.
+
+        Raises InputError if it is not a trace's header, or one of another version.
+        """
+        _refuse_foreign(page, name)
+        (
+            _magic,
+            version,
+            _header_bytes,
+            _record_bytes,
+            _block_bytes,
+            blocks_used,
+            blocks_max,
+            dropped,
+            state,
+            role,
+            level,
+            order,
+            variant,
+            domid,
+            peer_domid,
+            left_order,
+            right_order,
+            channels,
+            tsc_hz,
+            seed,
+            start_tsc,
+            start_realtime_ns,
+            run_id,
+            *texts,
+        ) = layout.HEADER.unpack_from(page)
+        return TraceHeader(
+            role="server" if role == 0 else "client",
+            domid=domid,
+            peer_domid=peer_domid,
+            left_order=left_order,
+            right_order=right_order,
+            tsc_hz=tsc_hz,
+            seed=seed,
+            run_id=run_id,
+            start_tsc=start_tsc,
+            start_realtime_ns=start_realtime_ns,
+            level="exact" if level == layout.Level.EXACT else "calls",
+            variant=variant,
+            order=order,
+            channels=channels,
+            xen_version=_plain(texts[0]),
+            library=_plain(texts[1]),
+            kernel=_plain(texts[2]),
+            program=_plain(texts[3]),
+            dropped=dropped,
+            complete=state == layout.FileState.COMPLETE,
+            blocks_used=blocks_used,
+            blocks_max=blocks_max,
+            version=version,
+        )
 
 
-def checks(records: Records) -> NDArray[np.uint32]:
-    """The check of each record: a mix of its other 60 bytes, as in core/log.c."""
-    words = np.ascontiguousarray(records).view("<u8").reshape(-1, 8)
-    value = np.full(len(words), _GOLDEN)
+def _refuse_foreign(page: bytes, name: str) -> None:
+    again = "Hand in a .vtrace file that `vchan-testbed run` wrote, whole."
+    if (len(page) >= 8 and page[:8] != layout.MAGIC) or not page:
+        raise InputError(f"{name} is not a trace: it does not begin as one.", next_step=again)
+    if len(page) >= 12 and (version := int.from_bytes(page[8:12], "little")) != layout.VERSION:
+        raise InputError(
+            f"{name} is a trace of version {version}; this program reads {layout.VERSION}.",
+            next_step="Judge it with the version of vchan-testbed that recorded it.",
+        )
+    if len(page) < layout.HEADER_BYTES:
+        raise InputError(
+            f"{name} is cut off within its header: {len(page)} of {layout.HEADER_BYTES} bytes.",
+            next_step=again,
+        )
+    sizes = layout.HEADER.unpack_from(page)[2:5]
+    known = (layout.HEADER_BYTES, layout.RECORD_BYTES, layout.BLOCK_BYTES)
+    fields = layout.HEADER.unpack_from(page)
+    if sizes != known or fields[8] not in (1, 2) or fields[9] > 1 or fields[10] not in (1, 2):
+        raise InputError(f"{name} has a header that makes no sense.", next_step=again)
+
+
+def _text(text: str) -> bytes:
+    return text.encode()[:63]
+
+
+def _plain(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode(errors="replace")
+
+
+def checks_of(records: Records) -> npt.NDArray[np.uint32]:
+    """The check that each record ought to have (see `layout.record_check`)."""
+    raw = np.ascontiguousarray(records).view(np.uint8).reshape(-1, layout.RECORD_BYTES)
+    words: npt.NDArray[np.uint64] = raw.view("<u8")
+    last = raw.view("<u4")[:, 14].astype(np.uint64)
+    mixed = np.full(len(raw), layout.CHECK_START, dtype=np.uint64)
+    factor = np.uint64(layout.CHECK_FACTOR)
+    half = np.uint64(32)
     with np.errstate(over="ignore"):
-        for column in range(8):
-            word = words[:, column]
-            if column == 7:
-                word = word & np.uint64(0xFFFF_FFFF)
-            value = (value ^ word) * _GOLDEN
-            value ^= value >> np.uint64(32)
-    return value.astype(np.uint32)
-
-
-def pack_header(header: TraceHeader, *, blocks: int, complete: bool) -> bytes:
-    """The header page."""
-    data = HEADER.pack(
-        layout.MAGIC,
-        layout.VERSION,
-        layout.HEADER_BYTES,
-        layout.RECORD_BYTES,
-        layout.BLOCK_BYTES,
-        blocks,
-        blocks,
-        0,
-        header.dropped,
-        layout.STATE_COMPLETE if complete else layout.STATE_RECORDING,
-        layout.ROLES[header.role],
-        header.level,
-        header.order,
-        header.variant,
-        header.left_order,
-        header.right_order,
-        0,
-        header.domid,
-        header.peer_domid,
-        header.tsc_hz,
-        header.seed,
-        header.start_tsc,
-        header.start_realtime_ns,
-        header.run_id,
-        header.xen_version.encode(),
-        header.library.encode(),
-        header.kernel.encode(),
-        header.program.encode(),
-    )
-    return data.ljust(layout.HEADER_BYTES, b"\0")
-
-
-def unpack_header(data: bytes) -> TraceHeader:
-    """The inverse; magic, version and sizes are the reader's to check."""
-    (_, _, _, _, _, _, _, _, dropped, _, role, level, order, variant, left, right, _, *rest) = (
-        HEADER.unpack_from(data)
-    )
-    domid, peer, tsc_hz, seed, start_tsc, start_ns, run_id, *texts = rest
-    xen, library, kernel, program = (t.rstrip(b"\0").decode(errors="replace") for t in texts)
-    return TraceHeader(
-        role="client" if role else "server",
-        domid=domid,
-        peer_domid=peer,
-        left_order=left,
-        right_order=right,
-        run_id=run_id,
-        seed=seed,
-        level=level,
-        order=order,
-        variant=variant,
-        dropped=dropped,
-        tsc_hz=tsc_hz,
-        start_tsc=start_tsc,
-        start_realtime_ns=start_ns,
-        xen_version=xen,
-        library=library,
-        kernel=kernel,
-        program=program,
-    )
+        for word in (*(words[:, i] for i in range(7)), last):
+            mixed = (mixed ^ word) * factor
+            mixed ^= mixed >> half
+    return mixed.astype(np.uint32)
 
 
 def write_trace(
     path: Path, header: TraceHeader, records: Records, *, complete: bool = True
 ) -> None:
-    """Write a trace, for tools and tests: one block after another, the last one open unless
-    `complete`. Sequence numbers are taken as they are, checks are made anew."""
-    records = records.copy()
-    records["check"] = checks(records)
-    per = layout.RECORDS_PER_BLOCK
-    blocks: list[bytes] = []
-    for thread in np.unique(records["thread"]):
-        mine = records[records["thread"] == thread]
-        starts = range(0, len(mine), per)
-        for start in starts:
-            chunk = mine[start : start + per]
-            closed = complete or start + per < len(mine)
-            blocks.append(_block(len(blocks), int(thread), chunk, closed=closed))
-    with path.open("wb") as file:
-        file.write(pack_header(header, blocks=len(blocks), complete=complete))
-        file.writelines(blocks)
+    """Write a trace file; `records` in any order, their `check` is computed here.
 
-
-def _block(number: int, thread: int, chunk: Records, *, closed: bool) -> bytes:
-    data = chunk.tobytes()
-    head = BLOCK_HEADER.pack(
-        layout.BLOCK_MAGIC,
-        number,
-        thread,
-        layout.BLOCK_CLOSED if closed else layout.BLOCK_OPEN,
-        int(chunk["seq"][0]),
-        len(chunk) if closed else 0,
-        zlib.crc32(data) if closed else 0,
+    Not `complete`: as a killed process leaves it, with the last block of each thread open.
+    """
+    whole = np.array(records, dtype=RECORD_DTYPE)
+    whole["check"] = checks_of(whole)
+    blocks = list(_blocks(whole, complete=complete))
+    final = replace(
+        header,
+        complete=complete,
+        blocks_used=len(blocks),
+        blocks_max=max(header.blocks_max, len(blocks)),
     )
-    body = data.ljust(layout.BLOCK_BYTES - layout.BLOCK_HEADER_BYTES, b"\0")
-    return head.ljust(layout.BLOCK_HEADER_BYTES, b"\0") + body
+    path.write_bytes(final.pack() + b"".join(blocks))
+
+
+def _blocks(records: Records, *, complete: bool) -> Iterator[bytes]:
+    number = 0
+    for thread in np.unique(records["thread"]):
+        own = records[records["thread"] == thread]
+        for at in range(0, len(own), layout.RECORDS_PER_BLOCK):
+            part = own[at : at + layout.RECORDS_PER_BLOCK]
+            closed = complete or at + layout.RECORDS_PER_BLOCK < len(own)
+            yield _block(number, int(thread), part, closed=closed)
+            number += 1
+
+
+def _block(number: int, thread: int, part: Records, *, closed: bool) -> bytes:
+    data = part.tobytes()
+    fields: tuple[Any, ...] = (len(part), layout.BlockState.CLOSED, zlib.crc32(data))
+    if not closed:
+        fields = (0, layout.BlockState.OPEN, 0)
+    head = layout.BLOCK_HEADER.pack(
+        layout.BLOCK_MAGIC, number, thread, int(part["seq"][0]), *fields, 0
+    )
+    return (head + data).ljust(layout.BLOCK_BYTES, b"\0")

@@ -1,125 +1,137 @@
-"""Reads a trace file: whole blocks by their CRC, an open or cut one record by record."""
+"""Read a trace file: all of it, or what is left of it.
+
+A trace ends `complete` when its process said so; otherwise it is `cut`, and the notes say where.
+What cannot have come about by being cut off (a closed block whose CRC is wrong) is damage.
+"""
 
 from __future__ import annotations
 
-import struct
+import mmap
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer import layout
 from vchan_testbed.tracer.format import (
-    BLOCK_HEADER,
+    BLOCK_HEADER_DTYPE,
     RECORD_DTYPE,
     Records,
     TraceHeader,
-    checks,
-    unpack_header,
+    checks_of,
 )
 
 
 class TraceDamaged(TestbedError):
-    """A trace that was complete once and has been changed or broken since."""
+    """A trace file whose bytes were changed after they were written."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trace:
-    """One endpoint's trace: records by (thread, seq).
-
-    `ending` is "complete" or "cut": after a cut the endpoint may have done one more access.
-    """
+    """One endpoint's trace."""
 
     header: TraceHeader
     records: Records
-    ending: str
+    """`RECORD_DTYPE`, ordered by thread and then by number in the thread."""
+    ending: Literal["complete", "cut"]
     dropped: int
-    notes: tuple[str, ...] = ()
+    """Records that found no room in the file."""
+    notes: tuple[str, ...]
+    """What a reader should know: where it was cut, what is missing."""
 
 
 def read_trace(path: Path) -> Trace:
     """Read the trace file `path`.
 
-    Raises InputError (not a trace, another version), TraceDamaged (wrong CRC in a closed block).
+    Raises InputError if it is none or one of another version, TraceDamaged if a closed block has
+    a wrong CRC or a block's header makes no sense.
     """
+    header, found = _load(path)
+    cuts = list(found.cuts)
+    if header.complete and found.blocks < header.blocks_used:
+        cuts.append(f"{found.blocks} of {header.blocks_used} blocks are there.")
+    if not header.complete:
+        cuts.insert(0, "The process did not end its trace.")
+    lost = [f"{header.dropped} records found no room in the file."] if header.dropped else []
+    records: Records = np.concatenate([np.empty(0, RECORD_DTYPE), *found.parts])
+    records = records[np.lexsort((records["seq"], records["thread"]))]
+    ending: Literal["complete", "cut"] = "cut" if cuts else "complete"
+    return Trace(header, records, ending, header.dropped, tuple(cuts + lost))
+
+
+@dataclass
+class _Found:
+    """What the blocks hold, gathered block by block."""
+
+    name: str
+    parts: list[Records] = field(default_factory=list)
+    cuts: list[str] = field(default_factory=list)
+    blocks: int = 0
+
+    def take(self, number: int, block: bytes) -> None:
+        """Take in one block, which may be cut short."""
+        if not block.strip(b"\0"):
+            # Claimed by a thread that never got to write into it, or never claimed.
+            return
+        self.blocks += 1
+        if len(block) < layout.BLOCK_HEADER_BYTES:
+            self.cuts.append(f"Block {number} is cut off within its header.")
+            return
+        head = np.frombuffer(block, BLOCK_HEADER_DTYPE, 1)[0]
+        count = int(head["count"])
+        closed = head["state"] == layout.BlockState.CLOSED
+        known = closed or head["state"] == layout.BlockState.OPEN
+        if head["magic"] != layout.BLOCK_MAGIC or head["number"] != number or not known:
+            raise self._damaged(f"Block {number} of {self.name} does not begin as a block.")
+        if count > layout.RECORDS_PER_BLOCK:
+            raise self._damaged(f"Block {number} of {self.name} claims {count} records.")
+        records = _whole_records(block)
+        if closed and len(records) >= count:
+            self._take_closed(number, records[:count], int(head["crc"]))
+        else:
+            self._take_open(number, records)
+
+    def _take_closed(self, number: int, records: Records, crc: int) -> None:
+        if zlib.crc32(records.tobytes()) != crc:
+            raise self._damaged(f"Block {number} of {self.name} has a wrong CRC.")
+        self.parts.append(records)
+
+    def _take_open(self, number: int, records: Records) -> None:
+        right = checks_of(records) == records["check"]
+        count = len(records) if right.all() else int(np.argmin(right))
+        self.cuts.append(f"Block {number} was not closed: {count} records taken one by one.")
+        # A copy made while the block was being written can miss a record and have the next one.
+        if behind := int(right[count:].sum()):
+            self.cuts.append(f"Block {number}: {behind} records behind a torn one are left out.")
+        self.parts.append(records[:count])
+
+    @staticmethod
+    def _damaged(message: str) -> TraceDamaged:
+        return TraceDamaged(
+            message, next_step="The file was changed after recording: repeat the run."
+        )
+
+
+def _load(path: Path) -> tuple[TraceHeader, _Found]:
+    found = _Found(str(path))
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            header = TraceHeader.unpack(file.read(layout.HEADER_BYTES), str(path))
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                # Beyond blocks_used as well: a copy's header can be older than its blocks.
+                for start in range(layout.HEADER_BYTES, len(data), layout.BLOCK_BYTES):
+                    number = (start - layout.HEADER_BYTES) // layout.BLOCK_BYTES
+                    found.take(number, data[start : start + layout.BLOCK_BYTES])
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read: {error.strerror}", next_step="Name a trace or a run directory."
+            f"{path} cannot be read: {error.strerror}.", next_step="Name a trace file."
         ) from error
-    _check_magic(path, data)
-    if len(data) < layout.HEADER_BYTES:
-        raise TraceDamaged(
-            f"{path} is cut off inside its header, after {len(data)} bytes",
-            next_step="Nothing can be judged from it; run the experiment again.",
-        )
-    header = unpack_header(data)
-    (used,) = struct.unpack_from("<I", data, layout.HEADER_BLOCKS_USED_OFFSET)
-    complete = data[layout.HEADER_STATE_OFFSET] == layout.STATE_COMPLETE
-    notes: list[str] = []
-    parts = [_block(path, data, number, notes) for number in range(used)]
-    records = np.concatenate([*parts, np.zeros(0, RECORD_DTYPE)])
-    records = records[np.lexsort((records["seq"], records["thread"]))]
-    if notes:
-        complete = False
-    if not complete:
-        notes.append("the trace is cut: its process ended without closing it")
-    return Trace(header, records, "complete" if complete else "cut", header.dropped, tuple(notes))
+    return header, found
 
 
-def _check_magic(path: Path, data: bytes) -> None:
-    if data[: len(layout.MAGIC)] != layout.MAGIC:
-        raise InputError(
-            f"{path} is not a trace of vchan-testbed",
-            next_step="Name a .vtrace file or a run directory.",
-        )
-    version = int.from_bytes(data[8:10], "little")
-    if len(data) >= 10 and version != layout.VERSION:
-        raise InputError(
-            f"{path} is a trace of version {version}; this program reads version {layout.VERSION}",
-            next_step="Judge it with the version of vchan-testbed that made it.",
-        )
-
-
-def _block(path: Path, data: bytes, number: int, notes: list[str]) -> Records:
-    start = layout.HEADER_BYTES + number * layout.BLOCK_BYTES
-    raw = data[start : start + layout.BLOCK_BYTES]
-    if len(raw) < layout.BLOCK_HEADER_BYTES:
-        notes.append(f"block {number} and what follows is missing: the file was truncated")
-        return np.zeros(0, RECORD_DTYPE)
-    magic, _, _, state, _, count, crc = BLOCK_HEADER.unpack_from(raw)
-    body = raw[layout.BLOCK_HEADER_BYTES :]
-    if len(raw) < layout.BLOCK_BYTES:
-        notes.append(f"block {number} ends early: the file was truncated")
-        return _one_by_one(body)
-    if magic != layout.BLOCK_MAGIC or state not in (layout.BLOCK_OPEN, layout.BLOCK_CLOSED):
-        if not any(raw):
-            # A block that was reserved and never written to.
-            return np.zeros(0, RECORD_DTYPE)
-        raise _damaged(path, number, "its header is not that of a block")
-    if state == layout.BLOCK_OPEN:
-        notes.append(f"block {number} was left open")
-        return _one_by_one(body)
-    used = body[: count * layout.RECORD_BYTES]
-    if count > layout.RECORDS_PER_BLOCK or zlib.crc32(used) != crc:
-        raise _damaged(path, number, "its CRC is wrong")
-    return np.frombuffer(used, RECORD_DTYPE)
-
-
-def _one_by_one(body: bytes) -> Records:
-    """Records up to the first that was not written whole."""
-    whole = len(body) // layout.RECORD_BYTES * layout.RECORD_BYTES
-    records = np.frombuffer(body[:whole], RECORD_DTYPE)
-    good = (records["seq"] != 0) & (records["check"] == checks(records))
-    stop = len(good) if good.all() else int(np.argmin(good))
-    return records[:stop]
-
-
-def _damaged(path: Path, number: int, why: str) -> TraceDamaged:
-    return TraceDamaged(
-        f"{path}: block {number} is damaged: {why}",
-        next_step="The file was changed after it was written; copy it again or run again.",
-    )
+def _whole_records(block: bytes) -> Records:
+    count = (len(block) - layout.BLOCK_HEADER_BYTES) // layout.RECORD_BYTES
+    return np.frombuffer(block, RECORD_DTYPE, count, layout.BLOCK_HEADER_BYTES)
