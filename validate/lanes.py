@@ -126,7 +126,8 @@ class Candidate:
 
     side: Literal["s", "r"]
     action: str
-    value: int
+    value: int | None
+    """None for an action that shows no value, and for a call: its size is the application's."""
 
 
 @dataclass(frozen=True, slots=True)

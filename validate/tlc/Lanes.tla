@@ -1,0 +1,18 @@
+----------------------------------- MODULE Lanes -----------------------------------
+(* What a trace shows, one lane a side (1 the sender's, 2 the receiver's), and words for
+   the reader of TLC's output. The operators are overridden by a Java class; what stands here is
+   what they would say of two empty lanes.
+
+   `done` is a number of steps done, so it names the step that comes next.                        *)
+LOCAL INSTANCE Naturals
+
+LaneLength(lane)       == 0     \* steps in the lane
+LaneAction(lane, done) == 0     \* number of the next action; 0 beyond the end
+LaneValue(lane, done)  == 1     \* the value that it shows; 1 beyond the end
+LaneAfter(lane, done)  == 0     \* steps of the other lane after which the next one may go first
+LaneRaises(lane, done) == 0     \* 1 or 2: the next step raises an event on that lane's port
+
+Reached(sender, receiver) == TRUE   \* note a position; FALSE when the bound on states is met
+Wanted(sender, receiver)  == FALSE  \* its states are to be shown
+Say(word, value)          == TRUE   \* print a line
+=====================================================================================

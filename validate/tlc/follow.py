@@ -1,0 +1,239 @@
+"""Follow the two lanes of one direction through the spec with TLC: the reference judge.
+
+Every order of the lanes' steps that could matter is tried, so that *all* end states are known and
+not only the one that was found first: what is said about progress has to hold for each of them.
+Where no order gets to the end, the maximal positions are found, and a second run says what the
+spec would have done there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from vchan_testbed.progress import Progress, Quiet
+from vchan_testbed.validate.lanes import (
+    Candidate,
+    EndState,
+    FollowResult,
+    Lanes,
+    Position,
+    SpecParams,
+    State,
+    Value,
+)
+from vchan_testbed.validate.tlc.actions import ActionMap, load_action_map
+from vchan_testbed.validate.tlc.indices import overlap
+from vchan_testbed.validate.tlc.jar import follower_classes
+from vchan_testbed.validate.tlc.module import (
+    HERE,
+    Search,
+    config_text,
+    fair_actions,
+    hidden_actions,
+    module_name,
+    module_text,
+)
+from vchan_testbed.validate.tlc.rebase import settled, size, with_first, without_first
+from vchan_testbed.validate.tlc.rows import rows_of, write_rows
+from vchan_testbed.validate.tlc.runner import Limits, TlcJob, TlcOutput, run_tlc
+from vchan_testbed.validate.tlc.values import parse_value
+
+BYTES_MAX = 2**30
+"""Bytes of one direction that are followed in one go: positions have 32 bits in TLC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a search stops, undecided."""
+
+    states_max: int = 50_000_000
+    seconds_max: float = 1800.0
+    heap_mib: int = 0
+    """0: a quarter of the memory that is free, between 512 and 4096 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    lanes: Lanes
+    params: SpecParams
+    starts: tuple[State, ...] | None
+    """Without the first `base` bytes of the stream."""
+    base: int
+    actions: ActionMap
+    bounds: Bounds
+    search: Search
+    progress: Progress
+
+
+def follow(
+    lanes: Lanes,
+    params: SpecParams,
+    starts: Sequence[State] | None = None,
+    *,
+    progress: Progress | None = None,
+    actions: ActionMap | None = None,
+    bounds: Bounds = Bounds(),
+    search: Search = Search(),
+) -> FollowResult:
+    """Is some interleaving of `lanes` a behaviour of the spec, and where can it end?
+
+    `starts` are the states in which the lanes begin, for example those in which the piece before
+    has ended; None means the spec's initial states. Raises TestbedError when TLC fails and for a
+    step that its lane cannot hold, ValueError for an empty `starts`.
+    """
+    began = time.monotonic()
+    if starts is not None and not starts:
+        raise ValueError("no state to start from")
+    actions = actions or load_action_map()
+    base = min((settled(start, actions) for start in starts or ()), default=0)
+    task = _Task(
+        lanes=lanes,
+        params=params,
+        starts=None if starts is None else tuple(without_first(s, base, actions) for s in starts),
+        base=base,
+        actions=actions,
+        bounds=bounds,
+        search=search,
+        progress=progress or Quiet(),
+    )
+    too_long = _bytes(lanes, actions) > BYTES_MAX
+    result = _undecided(f"bytes, {BYTES_MAX} in one piece") if too_long else _followed(task)
+    return replace(result, seconds=time.monotonic() - began)
+
+
+def _followed(task: _Task) -> FollowResult:
+    with tempfile.TemporaryDirectory(prefix="follow-") as name:
+        folder = Path(name)
+        at_start = {size(start[task.actions.ring]) for start in task.starts or ()} or {0}
+        bytes_at_start = at_start.pop() if len(at_start) == 1 else None
+        rows = rows_of(task.lanes, task.actions, task.params.ring_bytes, bytes_at_start)
+        write_rows(folder / "lanes.csv", rows)
+        output = _run(task, folder, task.search)
+        ends = _ends(task, output.said)
+        bound = output.bound
+        if "BOUND 0" in output.said:
+            bound = f"states, {task.bounds.states_max}"
+        frontier: tuple[Position, ...] = ()
+        if not ends and not bound:
+            shutil.copy(folder / "reached.csv", folder / "wanted.csv")
+            explained = _run(task, folder, replace(task.search, explain=True))
+            frontier = _frontier(task, explained.said)
+    return FollowResult(
+        accepted=bool(ends),
+        undecided=bound,
+        ends=tuple(end for end, _ in ends),
+        frontier=frontier,
+        coverage=_coverage(task, [hidden for _, hidden in ends], frontier),
+        overlap=overlap(task.lanes, task.actions),
+        states=output.distinct,
+    )
+
+
+def _run(task: _Task, folder: Path, search: Search) -> TlcOutput:
+    module = module_name(task.actions)
+    text = module_text(task.actions, task.lanes, task.starts, search)
+    (folder / f"{module}.tla").write_text(text)
+    (folder / f"{module}.cfg").write_text(config_text(task.actions, task.params))
+    properties = {
+        "vchan.lanes": str(folder / "lanes.csv"),
+        "vchan.reached": str(folder / "reached.csv"),
+        "vchan.states": str(task.bounds.states_max),
+    }
+    if search.explain:
+        properties["vchan.wanted"] = str(folder / "wanted.csv")
+    job = TlcJob(
+        folder=folder,
+        module=module,
+        config=f"{module}.cfg",
+        library=(task.actions.spec.parent, HERE),
+        classes=follower_classes(),
+        properties=properties,
+    )
+    limits = Limits(seconds_max=task.bounds.seconds_max, heap_mib=task.bounds.heap_mib)
+    return run_tlc(job, limits, lambda line: _show(task, line))
+
+
+def _show(task: _Task, line: str) -> None:
+    word, *places = line.split(" ")
+    if word == "AT":
+        task.progress.note(
+            f"sender's step {places[0]} of {len(task.lanes.sender.steps)}, "
+            f"receiver's {places[1]} of {len(task.lanes.receiver.steps)}"
+        )
+
+
+def _said(lines: Iterable[str], word: str) -> Iterable[tuple[Value, ...]]:
+    for line in lines:
+        if line.startswith(word + " "):
+            yield cast(tuple[Value, ...], parse_value(line[len(word) + 1 :]))
+
+
+def _state(task: _Task, values: Value) -> State:
+    named = zip(task.actions.variables, cast(tuple[Value, ...], values), strict=True)
+    return with_first(State.of(dict(named)), task.base, task.actions)
+
+
+def _ends(task: _Task, said: Sequence[str]) -> list[tuple[EndState, int]]:
+    """Each end state once, with the fewest hidden steps that lead to it."""
+    fewest: dict[EndState, int] = {}
+    for values, hidden, enabled, owed in _said(said, "END"):
+        end = EndState(
+            state=_state(task, values),
+            enabled=_chosen(fair_actions(task.actions), enabled),
+            owed=frozenset(_chosen(task.actions.owed, owed)),
+        )
+        fewest[end] = min(cast(int, hidden), fewest.get(end, cast(int, hidden)))
+    return list(fewest.items())
+
+
+def _chosen(names: Iterable[str], flags: Value) -> tuple[str, ...]:
+    pairs = zip(names, cast(tuple[bool, ...], flags), strict=True)
+    return tuple(name for name, flag in pairs if flag)
+
+
+def _frontier(task: _Task, said: Sequence[str]) -> tuple[Position, ...]:
+    candidates: dict[tuple[int, int, State], set[Candidate]] = defaultdict(set)
+    for sender, receiver, values in _said(said, "STATE"):
+        candidates[cast(int, sender), cast(int, receiver), _state(task, values)] = set()
+    for sender, receiver, values, name, shown in _said(said, "MAY"):
+        action = task.actions.actions[cast(str, name)]
+        value = None if action.chooses or not action.shows else cast(int, shown)
+        place = (cast(int, sender), cast(int, receiver), _state(task, values))
+        candidates[place].add(Candidate(action.by[0], action.name, value))
+    positions = [
+        Position(sender, receiver, state, tuple(sorted(found, key=_by_name)))
+        for (sender, receiver, state), found in candidates.items()
+    ]
+    return tuple(sorted(positions, key=lambda at: (-at.sender - at.receiver, at.sender)))
+
+
+def _by_name(candidate: Candidate) -> str:
+    return candidate.action
+
+
+def _coverage(task: _Task, hidden: Sequence[int], frontier: Sequence[Position]) -> dict[str, int]:
+    """Actions of the lanes as far as they were followed, and the hidden ones."""
+    sender, receiver = task.lanes.sender.steps, task.lanes.receiver.steps
+    if frontier:
+        sender, receiver = sender[: frontier[0].sender], receiver[: frontier[0].receiver]
+    counts = Counter(step.action for step in (*sender, *receiver))
+    if hidden and min(hidden):
+        counts[" or ".join(hidden_actions(task.actions))] = min(hidden)
+    return dict(counts)
+
+
+def _bytes(lanes: Lanes, actions: ActionMap) -> int:
+    """Bytes that the lanes hand over: what makes positions grow."""
+    asked = [step.value for step in lanes.sender.steps if actions.actions[step.action].chooses]
+    return sum(asked)
+
+
+def _undecided(bound: str) -> FollowResult:
+    return FollowResult(accepted=False, undecided=bound, ends=())

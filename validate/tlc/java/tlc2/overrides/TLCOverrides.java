@@ -1,0 +1,174 @@
+package tlc2.overrides;
+
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.PrintWriter;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.HashSet;
+import java.util.Set;
+import tlc2.value.impl.BoolValue;
+import tlc2.value.impl.IntValue;
+import tlc2.value.impl.StringValue;
+import tlc2.value.impl.Value;
+
+/**
+ * The operators of Lanes.tla. TLC loads the class of this name if there is one.
+ *
+ * <p>The lanes are int columns, not TLA+ values: a tuple of 100,000 records takes TLC seconds to
+ * build and hundreds of megabytes to hold, and looking up a field hashes a string each time.
+ *
+ * <p>System properties: vchan.lanes names the CSV file (header, then
+ * lane,action,value,after,raises; lane 1 is the sender's), vchan.reached the file that gets the
+ * maximal positions when TLC ends, vchan.wanted a CSV file of positions (optional), and
+ * vchan.states the number of states at which the search stops (0: never).
+ */
+public final class TLCOverrides implements ITLCOverrides {
+  private static final int COLUMNS = 4;
+  private static final int ACTION = 0;
+  private static final int VALUE = 1;
+  private static final int AFTER = 2;
+  private static final int RAISES = 3;
+  private static final long NOTE_EVERY = 100_000;
+
+  private static final int[] LENGTH = new int[3];
+  private static final int[][][] LANE = readLanes();
+  private static final Set<Long> WANTED = readWanted();
+  private static final long STATES_MAX = Long.getLong("vchan.states", 0);
+
+  /** The furthest the receiver's lane was followed with that many steps of the sender's. */
+  private static final int[] FURTHEST = newFurthest();
+
+  private static long states;
+
+  @Override
+  @SuppressWarnings("rawtypes")
+  public Class[] get() {
+    return new Class[] {TLCOverrides.class};
+  }
+
+  @TLAPlusOperator(identifier = "LaneLength", module = "Lanes")
+  public static Value laneLength(final IntValue lane) {
+    return IntValue.gen(LENGTH[lane.val]);
+  }
+
+  @TLAPlusOperator(identifier = "LaneAction", module = "Lanes")
+  public static Value laneAction(final IntValue lane, final IntValue done) {
+    return column(ACTION, lane, done, 0);
+  }
+
+  @TLAPlusOperator(identifier = "LaneValue", module = "Lanes")
+  public static Value laneValue(final IntValue lane, final IntValue done) {
+    return column(VALUE, lane, done, 1);
+  }
+
+  @TLAPlusOperator(identifier = "LaneAfter", module = "Lanes")
+  public static Value laneAfter(final IntValue lane, final IntValue done) {
+    return column(AFTER, lane, done, Integer.MAX_VALUE);
+  }
+
+  @TLAPlusOperator(identifier = "LaneRaises", module = "Lanes")
+  public static Value laneRaises(final IntValue lane, final IntValue done) {
+    return column(RAISES, lane, done, 0);
+  }
+
+  /** Counts a state and notes its place; false when that is one state too many. */
+  @TLAPlusOperator(identifier = "Reached", module = "Lanes")
+  public static Value reached(final IntValue sender, final IntValue receiver) {
+    FURTHEST[sender.val] = Math.max(FURTHEST[sender.val], receiver.val);
+    states++;
+    if (states % NOTE_EVERY == 0) {
+      System.out.println("@AT " + sender.val + " " + receiver.val);
+    }
+    return STATES_MAX == 0 || states <= STATES_MAX ? BoolValue.ValTrue : BoolValue.ValFalse;
+  }
+
+  @TLAPlusOperator(identifier = "Wanted", module = "Lanes")
+  public static Value wanted(final IntValue sender, final IntValue receiver) {
+    return WANTED.contains(place(sender.val, receiver.val)) ? BoolValue.ValTrue : BoolValue.ValFalse;
+  }
+
+  /** One line for the reader of TLC's output. TLC's own Print folds long values. */
+  @TLAPlusOperator(identifier = "Say", module = "Lanes")
+  public static Value say(final StringValue word, final Value value) {
+    System.out.println("@" + word.val + " " + value);
+    return BoolValue.ValTrue;
+  }
+
+  private static Value column(
+      final int column, final IntValue lane, final IntValue done, final int beyond) {
+    return IntValue.gen(
+        done.val < LENGTH[lane.val] ? LANE[lane.val][column][done.val] : beyond);
+  }
+
+  private static int[][][] readLanes() {
+    final int[][][] lanes = new int[3][COLUMNS][1 << 10];
+    try (BufferedReader in = Files.newBufferedReader(Path.of(System.getProperty("vchan.lanes")))) {
+      in.readLine();
+      for (String line = in.readLine(); line != null; line = in.readLine()) {
+        append(lanes, line);
+      }
+    } catch (IOException e) {
+      throw new IllegalStateException("the lanes cannot be read", e);
+    }
+    return lanes;
+  }
+
+  private static void append(final int[][][] lanes, final String line) {
+    final String[] cells = line.split(",");
+    final int lane = Integer.parseInt(cells[0]);
+    final int at = LENGTH[lane]++;
+    for (int column = 0; column < COLUMNS; column++) {
+      if (at == lanes[lane][column].length) {
+        lanes[lane][column] = Arrays.copyOf(lanes[lane][column], 2 * at);
+      }
+      lanes[lane][column][at] = Integer.parseInt(cells[column + 1]);
+    }
+  }
+
+  private static Set<Long> readWanted() {
+    final Set<Long> wanted = new HashSet<>();
+    final String name = System.getProperty("vchan.wanted");
+    if (name == null) {
+      return wanted;
+    }
+    try (BufferedReader in = Files.newBufferedReader(Path.of(name))) {
+      in.readLine();
+      for (String line = in.readLine(); line != null; line = in.readLine()) {
+        final String[] cells = line.split(",");
+        wanted.add(place(Integer.parseInt(cells[0]), Integer.parseInt(cells[1])));
+      }
+    } catch (IOException e) {
+      throw new IllegalStateException("the wanted positions cannot be read", e);
+    }
+    return wanted;
+  }
+
+  private static long place(final int sender, final int receiver) {
+    return ((long) sender << 32) | receiver;
+  }
+
+  private static int[] newFurthest() {
+    final int[] furthest = new int[LENGTH[1] + 1];
+    Arrays.fill(furthest, -1);
+    Runtime.getRuntime().addShutdownHook(new Thread(() -> writeReached(furthest)));
+    return furthest;
+  }
+
+  /** Those positions beyond which no other one lies in both lanes. */
+  private static void writeReached(final int[] furthest) {
+    try (PrintWriter out = new PrintWriter(System.getProperty("vchan.reached"))) {
+      out.println("sender,receiver");
+      int best = -1;
+      for (int sender = furthest.length - 1; sender >= 0; sender--) {
+        if (furthest[sender] > best) {
+          best = furthest[sender];
+          out.println(sender + "," + best);
+        }
+      }
+    } catch (IOException e) {
+      throw new IllegalStateException("the positions reached cannot be written", e);
+    }
+  }
+}

@@ -1,0 +1,128 @@
+"""The module with which TLC follows two lanes, and its configuration: made from the action map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from vchan_testbed.validate.lanes import Lanes, SpecParams, State
+from vchan_testbed.validate.tlc.actions import SIDES, Action, ActionMap
+from vchan_testbed.validate.tlc.values import format_value
+
+HERE = Path(__file__).parent
+TEMPLATE = "Follow.tla.j2"
+SPEC_STATE = "vars"
+"""The tuple of the spec's variables, as the translation of PlusCal names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How the lanes are searched."""
+
+    reduce: bool = True
+    """One order is enough where others lead to the same state."""
+    explain: bool = False
+    """Say the states at the wanted positions and what the spec would have done there."""
+
+
+def module_name(actions: ActionMap) -> str:
+    """Name of the module that follows traces of a spec."""
+    return f"Trace{actions.module}"
+
+
+def module_text(
+    actions: ActionMap, lanes: Lanes, starts: Sequence[State] | None, search: Search
+) -> str:
+    """The module; `starts` None means the spec's own initial states."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    every = list(actions.actions.values())
+    return environment.get_template(TEMPLATE).render(
+        name=module_name(actions),
+        module=actions.module,
+        represented_by=actions.represented_by,
+        choices=actions.choices,
+        dispatch=_dispatch([action for action in every if not action.hidden], "    "),
+        spec_state=SPEC_STATE,
+        sides=actions.sides,
+        lanes={"s": lanes.sender, "r": lanes.receiver},
+        hidden=hidden_actions(actions),
+        unlogged={
+            side: [
+                action.name
+                for action in every
+                if side in action.by and not (action.hidden or action.local or action.stutters)
+            ]
+            for side in SIDES
+        },
+        alternatives=[action for action in every if action.fair or action.chooses],
+        fair=fair_actions(actions),
+        owed=list(actions.owed.values()),
+        starts=[_conjuncts(state, actions) for state in starts] if starts is not None else None,
+        reduce=search.reduce,
+        explain=search.explain,
+    )
+
+
+def config_text(actions: ActionMap, params: SpecParams) -> str:
+    """The configuration: constants, the representation of streams, what is run."""
+    lines = ["CONSTANTS"]
+    for constant, field in actions.constants.items():
+        value = getattr(params, field)
+        lines.append(f"  {constant} = {format_value(value)}")
+    lines += [f"  {constant} = {value}" for constant, value in actions.fixed.items()]
+    lines += [
+        f"  {switch} = {format_value(switch in params.deviations)}" for switch in actions.switches
+    ]
+    lines += [f"  {name} <- {other}" for name, other in actions.representation.items()]
+    lines += ["  Choice <- LoggedChoice", "INIT FollowInit", "NEXT FollowNext", "CONSTRAINT Noted"]
+    return "\n".join(lines) + "\n"
+
+
+def fair_actions(actions: ActionMap) -> dict[str, str]:
+    """Actions with fairness, each with what is asked to be enabled."""
+    return {action.name: action.fair for action in actions.actions.values() if action.fair}
+
+
+def hidden_actions(actions: ActionMap) -> list[str]:
+    """Actions that no record shows, other than a side's death."""
+    every = actions.actions.values()
+    return [action.name for action in every if action.hidden and not _is_death(action, actions)]
+
+
+def _is_death(action: Action, actions: ActionMap) -> bool:
+    return action.name in {side.dies for side in actions.sides.values()}
+
+
+def _conjuncts(state: State, actions: ActionMap) -> list[str]:
+    values: Mapping[str, object] = state.as_dict()
+    return [f"{name} = {format_value(values[name])}" for name in actions.variables]  # type: ignore[arg-type]
+
+
+def _dispatch(actions: Sequence[Action], indent: str) -> str:
+    """A tree of comparisons: in a list of forty TLC would try twenty of them for each step."""
+    if len(actions) == 1:
+        return indent + _taken(actions[0])
+    middle = len(actions) // 2
+    return (
+        f"{indent}IF a < {actions[middle].number} THEN\n"
+        f"{_dispatch(actions[:middle], indent + ' ')}\n{indent}ELSE\n"
+        f"{_dispatch(actions[middle:], indent + ' ')}"
+    )
+
+
+def _taken(action: Action) -> str:
+    act = f"UNCHANGED {SPEC_STATE}" if action.stutters else action.name
+    shown = f"{action.shows} = v" if action.shows else ""
+    if not shown:
+        return f"/\\ a = {action.number} /\\ {act}"
+    if "'" in shown:
+        return f"/\\ a = {action.number} /\\ {act} /\\ {shown}"
+    return f"/\\ a = {action.number} /\\ {shown} /\\ {act}"
