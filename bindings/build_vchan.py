@@ -1,8 +1,9 @@
 """Builds the extension `vchan_testbed.bindings._vchan` against the libxenvchan of this machine.
 
-The soname of libxenvchan is the Xen version, so an extension belongs to one library: the name
-that it was linked with is compiled in, and `raw` compares it with what is installed. Runs with
-any cffi from 1.15 on, inside the guest image as well: `python3 build_vchan.py` builds in place.
+The soname of libxenvchan is its Xen version, so an extension belongs to one library: the name
+that it was linked with is compiled in. Runs with any cffi from 1.15 on, inside the guest image as
+well: `python3 build_vchan.py` builds `_vchan.abi3.so` beside itself. setuptools takes `ffibuilder`
+through setup.py and makes the same file.
 """
 
 from __future__ import annotations
@@ -10,29 +11,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from cffi import FFI
 
-HERE = Path(__file__).parent
-
-
-def _declarations() -> tuple[str, str]:
-    # By path: while the package is being built it cannot be imported yet.
-    spec = importlib.util.spec_from_file_location("declarations", HERE / "declarations.py")
-    if spec is None or spec.loader is None:
-        raise RuntimeError(f"no declarations.py in {HERE}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return str(module.CDEF), str(module.SOURCE)
+HERE = Path(__file__).resolve().parent
+MODULE = "vchan_testbed.bindings._vchan"
 
 
 def soname_of_library() -> str:
     """The soname that `-lxenvchan` resolves to here. Raises RuntimeError without libxen-dev."""
-    compiler = os.environ.get("CC", "cc")
+    compiler = os.environ.get("CC", "cc").split()
     found = subprocess.run(
-        [compiler, "-print-file-name=libxenvchan.so"], capture_output=True, text=True, check=True
+        [*compiler, "-print-file-name=libxenvchan.so"], capture_output=True, text=True, check=True
     ).stdout.strip()
     if not Path(found).is_absolute():
         raise RuntimeError("libxenvchan.so is not there: install the package libxen-dev")
@@ -49,7 +43,7 @@ def make_builder() -> FFI:
     builder = FFI()
     builder.cdef(cdef)
     builder.set_source(
-        "vchan_testbed.bindings._vchan",
+        MODULE,
         source,
         libraries=["xenvchan"],
         define_macros=[("VCHAN_SONAME", f'"{soname_of_library()}"')],
@@ -58,8 +52,28 @@ def make_builder() -> FFI:
     return builder
 
 
+def build_in_place(builder: FFI) -> Path:
+    """Compile to `_vchan.abi3.so` in this folder, replaced whole."""
+    target = HERE / "_vchan.abi3.so"
+    with tempfile.TemporaryDirectory(prefix=".vchan.", dir=HERE) as work:
+        built = builder.compile(tmpdir=work, verbose=False)
+        # cffi names it after this Python's version, though it compiles for the stable interface.
+        shutil.move(built, Path(work) / target.name)
+        os.replace(Path(work) / target.name, target)
+    return target
+
+
+def _declarations() -> tuple[str, str]:
+    # By path: while the package is being built it cannot be imported yet.
+    spec = importlib.util.spec_from_file_location("declarations", HERE / "declarations.py")
+    if spec is None or spec.loader is None:
+        raise RuntimeError(f"no declarations.py in {HERE}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.CDEF), str(module.SOURCE)
+
+
 ffibuilder = make_builder()
 
 if __name__ == "__main__":
-    # The module's name has two packages in front of it; they are folders above this one.
-    ffibuilder.compile(tmpdir=str(HERE.parent.parent), verbose=False)
+    print(build_in_place(ffibuilder))

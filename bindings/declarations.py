@@ -1,8 +1,9 @@
 """First layer: what cffi is told of libxenvchan.
 
-Only what the header promises: functions, and of the control structure the one field that a
-caller has to set. The `...` makes the compiler supply every offset, so that neither the bit-fields
-that were signed up to Xen 4.17 nor the field that 4.17 added can be read in the wrong place.
+Only what the header promises: functions, and two small ones of our own for the fields that a
+caller has to set or wants to know. The structure stays opaque to Python, so neither the bit-fields
+that were signed up to Xen 4.17 nor the field that 4.17 added can be read in the wrong place: the
+compiler meets the header of the library that it links with.
 
 Source: tools/libs/vchan/include/libxenvchan.h, Xen 4.14 to 4.20.
 """
@@ -29,21 +30,21 @@ int libxenvchan_is_open(struct libxenvchan *ctrl);
 int libxenvchan_data_ready(struct libxenvchan *ctrl);
 int libxenvchan_buffer_space(struct libxenvchan *ctrl);
 
-void vchan_set_modes(struct libxenvchan *ctrl, int blocking);
+void vchan_set_blocking(struct libxenvchan *ctrl, int blocking);
 int vchan_ring_order(struct libxenvchan *ctrl, int write_ring);
 const char *vchan_soname_at_build(void);
 """
 
 SOURCE = """
-#include <stdio.h>
 #include <libxenvchan.h>
 
 /* Neither init sets `blocking`, and both take the structure from malloc. */
-static void vchan_set_modes(struct libxenvchan *ctrl, int blocking)
+static void vchan_set_blocking(struct libxenvchan *ctrl, int blocking)
 {
     ctrl->blocking = blocking ? 1 : 0;
 }
 
+/* The library's own copy of the order, not the one in the shared page. */
 static int vchan_ring_order(struct libxenvchan *ctrl, int write_ring)
 {
     return write_ring ? ctrl->write.order : ctrl->read.order;

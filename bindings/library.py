@@ -6,37 +6,56 @@ one does not load where only another is installed.
 
 from __future__ import annotations
 
-import ctypes.util
-import importlib
-from types import ModuleType
+import os
+import re
+import sysconfig
+from pathlib import Path
 
 from vchan_testbed.errors import TestbedError
 
-EXTENSION = "vchan_testbed.bindings._vchan"
+_SONAME = re.compile(r"libxenvchan\.so\.[0-9]+\.[0-9]+")
+_FOLDERS = ("/usr/local/lib", "/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/lib/xen-*/lib")
+REBUILD = (
+    "build the binding again here (needs libxen-dev): `make setup`, or "
+    "`python3 bindings/build_vchan.py`"
+)
 
 
 class LibraryMissing(TestbedError):
     """The extension is not built, or the library that it was built for is not installed."""
 
 
-def installed_soname() -> str | None:
-    """The soname of the libxenvchan that the loader finds, None without one."""
-    return ctypes.util.find_library("xenvchan")
+def installed_sonames() -> tuple[str, ...]:
+    """The sonames of the libxenvchan that are installed here, oldest first."""
+    folders = [Path(name) for name in os.environ.get("LD_LIBRARY_PATH", "").split(":") if name]
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    if multiarch:
+        folders += [Path("/lib", multiarch), Path("/usr/lib", multiarch)]
+    for pattern in _FOLDERS:
+        folders += Path("/").glob(pattern.lstrip("/"))
+    found = {
+        match.group(0)
+        for folder in folders
+        for path in folder.glob("libxenvchan.so.*")
+        if (match := _SONAME.fullmatch(path.name))
+    }
+    return tuple(sorted(found, key=lambda name: [int(n) for n in re.findall(r"[0-9]+", name)]))
 
 
-def load_extension() -> ModuleType:
-    """Import the extension. Raises LibraryMissing, which says how to get the right one."""
-    try:
-        return importlib.import_module(EXTENSION)
-    except ModuleNotFoundError as error:
-        raise LibraryMissing(
-            "The binding to libxenvchan is not built.",
-            next_step="Run `make setup`, or bindings/build_vchan.py with libxen-dev installed.",
-        ) from error
-    except ImportError as error:
-        found = installed_soname()
-        here = f"this machine has {found}" if found else "this machine has no libxenvchan"
-        raise LibraryMissing(
-            f"The binding was built for another libxenvchan: {error}; {here}.",
-            next_step="Install libxenmisc of that Xen version, or build the binding again here.",
-        ) from error
+def explain(error: ImportError) -> LibraryMissing:
+    """What the failed import of the extension means, and what to do."""
+    wanted = _SONAME.search(str(error))
+    if isinstance(error, ModuleNotFoundError):
+        return LibraryMissing("The binding to libxenvchan is not built.", next_step=_step(REBUILD))
+    if wanted is None or "cannot open shared object" not in str(error):
+        return LibraryMissing(f"The binding does not load: {error}.", next_step=_step(REBUILD))
+    found = " and ".join(installed_sonames())
+    here = f"this machine has {found}" if found else "this machine has no libxenvchan"
+    return LibraryMissing(
+        f"The binding was built for {wanted.group(0)}, and {here}.",
+        next_step=_step(f"install {wanted.group(0)} (Debian: libxenmisc), or {REBUILD}"),
+    )
+
+
+def _step(text: str) -> str:
+    return text[0].upper() + text[1:] + "."

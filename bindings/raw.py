@@ -1,7 +1,7 @@
 """Second layer: the functions of libxenvchan under their C names.
 
-An error becomes an exception here and nowhere else. A blocking call holds no lock of Python's, and
-cannot be cancelled: a blocking endpoint lives in a process of its own, which can be killed.
+An error becomes an exception here and nowhere else. A blocking call lets other Python threads run
+and cannot be cancelled: a blocking endpoint lives in a process of its own, which can be killed.
 
 Source: tools/libs/vchan/{init,io}.c, Xen 4.17.
 """
@@ -9,23 +9,47 @@ Source: tools/libs/vchan/{init,io}.c, Xen 4.17.
 from __future__ import annotations
 
 import errno
-import os
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
-from vchan_testbed.bindings.errors import NoDevice, NoSuchPath, PeerGone, VchanError
-from vchan_testbed.bindings.library import load_extension
+from vchan_testbed.bindings import under
+from vchan_testbed.bindings.errors import (
+    Interrupted,
+    NoDevice,
+    NoSuchDomain,
+    NoSuchPath,
+    PeerGone,
+    VchanError,
+)
+from vchan_testbed.bindings.extension import ffi, lib
 
-_vchan = load_extension()
-_ffi = _vchan.ffi
-_lib = _vchan.lib
+if TYPE_CHECKING:
+    from _cffi_backend import FFI
 
-Channel = Any
-"""A `struct libxenvchan *`."""
+    Channel: TypeAlias = FFI.CData
+    """A `struct libxenvchan *`."""
 
-_DEVICES = {
-    "server": ("/dev/xen/evtchn", "/dev/xen/gntalloc"),
-    "client": ("/dev/xen/evtchn", "/dev/xen/gntdev"),
-}
+PAGE_BYTES = under.PAGE_BYTES
+SMALL_RING_BYTES = 1024
+LARGE_RING_BYTES = 2048
+"""The two rings that fit into the shared page, one of each."""
+
+
+def ring_sizes(read_min_bytes: int, write_min_bytes: int) -> tuple[int, int]:
+    """The ring sizes that `libxenvchan_server_init` makes of what is asked for."""
+    small, large = SMALL_RING_BYTES, LARGE_RING_BYTES
+    if read_min_bytes <= small and write_min_bytes <= large:
+        return small, large
+    if read_min_bytes <= large and write_min_bytes <= small:
+        return large, small
+    read, write = (
+        max(PAGE_BYTES, 1 << (size - 1).bit_length()) for size in (read_min_bytes, write_min_bytes)
+    )
+    if read_min_bytes <= large:
+        return large, write
+    if write_min_bytes <= large:
+        return read, large
+    return read, write
 
 
 def libxenvchan_server_init(
@@ -33,151 +57,220 @@ def libxenvchan_server_init(
 ) -> Channel:
     """Grant the rings to `domain` and write the keys below `xs_path`.
 
-    Raises NoDevice, or VchanError for everything else that can fail.
+    What it needs is tried first, because the C function crashes when it does not get it (see
+    `under`). Raises NoDevice, NoSuchDomain, or VchanError for everything else that can fail.
     """
-    ctrl, number = _call(
-        _lib.libxenvchan_server_init,
-        _ffi.NULL,
-        domain,
-        xs_path.encode(),
-        read_min_bytes,
-        write_min_bytes,
+    pages = 1 + sum(size // PAGE_BYTES for size in ring_sizes(read_min_bytes, write_min_bytes))
+    failure = under.probe_server(domain, pages)
+    if failure is not None:
+        raise _init_error(failure, xs_path, domain, pages)
+    ffi.errno = 0
+    ctrl = lib.libxenvchan_server_init(
+        ffi.NULL, domain, xs_path.encode(), read_min_bytes, write_min_bytes
     )
-    if ctrl == _ffi.NULL:
-        raise _init_error("libxenvchan_server_init", "server", number, xs_path, domain)
+    if ctrl == ffi.NULL:
+        # All else was there a moment ago, so it is the keys.
+        raise _init_error(
+            under.Failure("libxenvchan_server_init", ffi.errno), xs_path, domain, pages
+        )
     return ctrl
 
 
 def libxenvchan_client_init(domain: int, xs_path: str) -> Channel:
     """Connect to the server in `domain` whose keys are below `xs_path`.
 
-    Raises NoSuchPath while the keys are not there, NoDevice, VchanError.
+    Raises NoSuchPath while the keys are not there, NoDevice, NoSuchDomain, VchanError.
     """
-    ctrl, number = _call(_lib.libxenvchan_client_init, _ffi.NULL, domain, xs_path.encode())
-    if ctrl == _ffi.NULL:
-        raise _init_error("libxenvchan_client_init", "client", number, xs_path, domain)
+    ffi.errno = 0
+    ctrl = lib.libxenvchan_client_init(ffi.NULL, domain, xs_path.encode())
+    if ctrl == ffi.NULL:
+        failure = under.Failure("libxenvchan_client_init", ffi.errno)
+        raise _init_error(under.probe_client(xs_path) or failure, xs_path, domain, 0)
     return ctrl
 
 
 def libxenvchan_close(ctrl: Channel) -> None:
     """Clear the own live byte, raise the event, give everything back. `ctrl` is dead then."""
-    _lib.libxenvchan_close(ctrl)
+    lib.libxenvchan_close(ctrl)
 
 
 def libxenvchan_read(ctrl: Channel, size: int) -> bytes:
     """At most `size` bytes; b"" only when not blocking and there are none. Raises PeerGone."""
-    buffer = bytearray(size)
-    return bytes(buffer[: _transfer("libxenvchan_read", ctrl, buffer)])
+    return _take("libxenvchan_read", lib.libxenvchan_read, ctrl, size)
 
 
 def libxenvchan_recv(ctrl: Channel, size: int) -> bytes:
     """Exactly `size` bytes; b"" only when not blocking and there are fewer. Raises PeerGone."""
-    buffer = bytearray(size)
-    return bytes(buffer[: _transfer("libxenvchan_recv", ctrl, buffer)])
+    return _take("libxenvchan_recv", lib.libxenvchan_recv, ctrl, size)
 
 
 def libxenvchan_write(ctrl: Channel, data: bytes) -> int:
     """Bytes that were put: all when blocking, else as many as fit. Raises PeerGone."""
-    return _transfer("libxenvchan_write", ctrl, data)
+    return _put("libxenvchan_write", lib.libxenvchan_write, ctrl, data)
 
 
 def libxenvchan_send(ctrl: Channel, data: bytes) -> int:
     """All bytes, or 0 when not blocking and they do not fit. Raises PeerGone."""
-    return _transfer("libxenvchan_send", ctrl, data)
+    return _put("libxenvchan_send", lib.libxenvchan_send, ctrl, data)
 
 
 def libxenvchan_wait(ctrl: Channel) -> None:
-    """Block until an event is there and take it. Raises VchanError."""
-    result, number = _call(_lib.libxenvchan_wait, ctrl)
-    if result:
-        raise VchanError(
-            "libxenvchan_wait",
-            number,
-            "the event channel could not be read",
-            check="A signal ends a wait (EINTR); else look whether the channel is still open.",
-        )
+    """Block until an event is there and take it. Raises Interrupted, VchanError."""
+    ffi.errno = 0
+    if lib.libxenvchan_wait(ctrl):
+        raise _wait_error("libxenvchan_wait", ffi.errno)
 
 
 def libxenvchan_fd_for_select(ctrl: Channel) -> int:
     """The event channel's descriptor: readable when a wait would not block."""
-    return int(_lib.libxenvchan_fd_for_select(ctrl))
+    return lib.libxenvchan_fd_for_select(ctrl)
 
 
 def libxenvchan_is_open(ctrl: Channel) -> int:
     """0 closed or crashed, 1 open, 2 no client has connected yet (server only)."""
-    return int(_lib.libxenvchan_is_open(ctrl))
+    return lib.libxenvchan_is_open(ctrl)
 
 
 def libxenvchan_data_ready(ctrl: Channel) -> int:
     """Bytes that can be read. Always asks the peer to tell of writes."""
-    return int(_lib.libxenvchan_data_ready(ctrl))
+    return lib.libxenvchan_data_ready(ctrl)
 
 
 def libxenvchan_buffer_space(ctrl: Channel) -> int:
     """Bytes that can be put. Always asks the peer to tell of reads."""
-    return int(_lib.libxenvchan_buffer_space(ctrl))
+    return lib.libxenvchan_buffer_space(ctrl)
 
 
 def set_blocking(ctrl: Channel, blocking: bool) -> None:
     """Set the field that no init sets."""
-    _lib.vchan_set_modes(ctrl, int(blocking))
+    lib.vchan_set_blocking(ctrl, int(blocking))
 
 
 def ring_bytes(ctrl: Channel, *, write_ring: bool) -> int:
     """Size of the ring that is written or read."""
-    return 1 << int(_lib.vchan_ring_order(ctrl, int(write_ring)))
+    return 1 << lib.vchan_ring_order(ctrl, int(write_ring))
 
 
-def _call(function: Any, *arguments: Any) -> tuple[Any, int]:
-    _ffi.errno = 0
-    result = function(*arguments)
-    return result, int(_ffi.errno)
+def library_soname() -> str:
+    """The soname of the libxenvchan that this binding was built for and has loaded."""
+    name = ffi.string(lib.vchan_soname_at_build())
+    return name.decode() if isinstance(name, bytes) else name
 
 
-def _transfer(call: str, ctrl: Channel, data: bytes | bytearray) -> int:
-    pointer = _ffi.from_buffer(data)
-    result, number = _call(getattr(_lib, call), ctrl, pointer, len(data))
-    if result >= 0:
-        return int(result)
-    if _lib.libxenvchan_is_open(ctrl):
-        raise VchanError(
+def _take(
+    call: str, function: Callable[[Channel, Channel, int], int], ctrl: Channel, size: int
+) -> bytes:
+    buffer = bytearray(size)
+    ffi.errno = 0
+    result = function(ctrl, ffi.from_buffer(buffer), size)
+    if result < 0:
+        raise _transfer_error(call, ffi.errno, ctrl, size)
+    return bytes(memoryview(buffer)[:result])
+
+
+def _put(
+    call: str, function: Callable[[Channel, Channel, int], int], ctrl: Channel, data: bytes
+) -> int:
+    ffi.errno = 0
+    result = function(ctrl, ffi.from_buffer(data), len(data))
+    if result < 0:
+        raise _transfer_error(call, ffi.errno, ctrl, len(data))
+    return result
+
+
+def _transfer_error(call: str, number: int, ctrl: Channel, size: int) -> VchanError:
+    """What -1 means: closed, unless a call below failed and left its errno.
+
+    The live byte is looked at only in that case: a look is an access of its own in a trace.
+    """
+    if number == 0 or (number != errno.EINTR and not lib.libxenvchan_is_open(ctrl)):
+        return PeerGone(call, number, "the peer has closed the channel or died")
+    if number == errno.EINTR:
+        return _wait_error(call, number)
+    return VchanError(
+        call,
+        number,
+        f"{size} bytes could not be moved",
+        check="Is the event channel still bound? The peer's domain may be gone (`xl list`).",
+    )
+
+
+def _wait_error(call: str, number: int) -> VchanError:
+    if number == errno.EINTR:
+        return Interrupted(
             call,
             number,
-            f"{len(data)} bytes could not be moved",
-            check="A packet must fit the ring; a signal ends a wait; xenevtchn_notify may fail.",
+            "a signal ended the wait",
+            check="Do not repeat a blocking write: how much of it was put is not known.",
         )
-    raise PeerGone(call, number, "the peer has closed or died")
+    return VchanError(
+        call,
+        number,
+        "the event channel could not be read",
+        check="Was this end closed by another thread? It must not be, while one waits.",
+    )
 
 
-def _init_error(call: str, role: str, number: int, xs_path: str, domain: int) -> VchanError:
-    # Over the loopback stand-ins there are no devices: ENOENT is then about the keys.
-    devices = () if "VCHAN_LOOPBACK_DIR" in os.environ else _DEVICES[role]
-    for device in devices:
-        if number in (errno.ENOENT, errno.EACCES, errno.EPERM) and not os.access(
-            device, os.R_OK | os.W_OK
-        ):
-            module = "xen-" + device.rsplit("/", 1)[1]
-            return NoDevice(
-                call,
-                number,
-                f"{device} cannot be opened",
-                check=f"In a Xen domain, as root: modprobe {module}; see `vchan-testbed doctor`.",
-            )
-    if number == errno.ENOENT:
+def _init_error(failure: under.Failure, xs_path: str, domain: int, pages: int) -> VchanError:
+    call, number = failure.call, failure.errno
+    if call in _DEVICES:
+        device, module = _DEVICES[call]
+        return NoDevice(
+            call,
+            number,
+            f"{device} cannot be opened",
+            check=f"Only inside a Xen domain, as root, after `modprobe {module}`; "
+            "`vchan-testbed doctor` says what this machine has.",
+        )
+    if call == "xs_open":
+        return NoDevice(
+            call,
+            number,
+            "xenstore does not answer",
+            check="In dom0: is xenstored running? In a guest: is /dev/xen/xenbus there "
+            "(`modprobe xenfs`), and may this user open it?",
+        )
+    if call == "xs_read":
         return NoSuchPath(
             call,
             number,
-            f"no keys at {xs_path}",
-            check="The server has to be there first; the client's path is absolute.",
+            f"no keys that this domain may read at {xs_path}",
+            check=f"Is the server up, in domain {domain}, with this domain as its peer? "
+            "A client gives the absolute path, /local/domain/<server>/...",
         )
-    hints = {
-        errno.EACCES: f"May this domain use {xs_path}, and domain {domain} the grants?",
-        errno.EPERM: f"Has domain {domain} granted its pages to this domain?",
-        errno.ENOSPC: "gntalloc's limit of pages is reached: see its module parameter `limit`.",
-    }
+    if number == errno.ESRCH:
+        return NoSuchDomain(
+            call, number, f"there is no domain {domain}", check="See `xl list` in dom0."
+        )
     return VchanError(
         call,
         number,
         f"no channel with domain {domain} at {xs_path}",
-        check=hints.get(number, "Is xenstored running, and does the peer's domain exist?"),
+        check=_check(failure, xs_path, domain, pages),
     )
+
+
+_DEVICES = {
+    "xengntshr_open": ("/dev/xen/gntalloc", "xen-gntalloc"),
+    "xengnttab_open": ("/dev/xen/gntdev", "xen-gntdev"),
+    "xenevtchn_open": ("/dev/xen/evtchn", "xen-evtchn"),
+}
+
+
+def _check(failure: under.Failure, xs_path: str, domain: int, pages: int) -> str:
+    if failure.call == "xengntshr_share_pages":
+        return (
+            f"The channel needs {pages} granted pages; gntalloc's limit for this domain may be "
+            "reached: see /sys/module/xen_gntalloc/parameters/limit, or take smaller rings."
+        )
+    if failure.call == "libxenvchan_client_init":
+        return (
+            f"Has the server in domain {domain} named this domain as its peer, and is no other "
+            "client connected? Its keys may be left over from a server that died."
+        )
+    if failure.call == "libxenvchan_server_init":
+        return (
+            f"May this domain write {xs_path} in xenstore? A guest may below its own "
+            "/local/domain/<domid>/data."
+        )
+    return f"Does domain {domain} exist (`xl list` in dom0), and may this domain reach it?"
