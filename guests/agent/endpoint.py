@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -14,25 +16,66 @@ from vchan_testbed.guests import workload
 
 WRITES = {"client": "left", "server": "right"}
 READS = {"client": "right", "server": "left"}
-OUT = ("write", "send", "buffer_space")
-IN = ("read", "recv", "read_to_end", "data_ready")
+LANES = (("write", "send", "buffer_space"), ("read", "recv", "read_to_end", "data_ready"))
+"""What the two lanes of a duplex endpoint do: out and in."""
 
 Operation = dict[str, Any]
 Moved = TypeVar("Moved", int, bytes)
+Turns = Generator[None, None, Moved]
+"""Yields when a non-blocking call moved nothing; goes on after the next event."""
 
 
 class Channel(Protocol):
     """What an endpoint needs of bindings.channel."""
 
-    def read(self, size: int) -> bytes: ...
-    def write(self, data: bytes) -> int: ...
-    def recv(self, size: int) -> bytes: ...
-    def send(self, data: bytes) -> int: ...
-    def wait(self) -> None: ...
-    def data_ready(self) -> int: ...
-    def buffer_space(self) -> int: ...
-    def fileno(self) -> int: ...
-    def close(self) -> None: ...
+    def read(self, size: int, /) -> bytes:
+        """libxenvchan_read."""
+
+    def write(self, data: bytes, /) -> int:
+        """libxenvchan_write."""
+
+    def recv(self, size: int, /) -> bytes:
+        """libxenvchan_recv."""
+
+    def send(self, data: bytes, /) -> int:
+        """libxenvchan_send."""
+
+    def wait(self) -> None:
+        """libxenvchan_wait."""
+
+    def data_ready(self) -> int:
+        """libxenvchan_data_ready."""
+
+    def buffer_space(self) -> int:
+        """libxenvchan_buffer_space."""
+
+    def fileno(self) -> int:
+        """libxenvchan_fd_for_select."""
+
+    def close(self) -> None:
+        """libxenvchan_close."""
+
+
+class Activity:
+    """What each thread is doing now: a call of the library, "pause", or nothing."""
+
+    def __init__(self) -> None:
+        self._doing: dict[int, str | None] = {}
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """This thread does `what` while the block runs."""
+        tid = threading.get_native_id()
+        before = self._doing.get(tid)
+        self._doing[tid] = what
+        try:
+            yield
+        finally:
+            self._doing[tid] = before
+
+    def now(self) -> dict[int, str | None]:
+        """By the kernel's thread number; asked for from another thread."""
+        return dict(self._doing)
 
 
 @dataclass
@@ -60,103 +103,100 @@ class Endpoint:
     """One end at work.
 
     `on_payload(position, count, ok)` is told of every read, `on_operation(number)` of every
-    operation that begins, and `on_thread(tid)` of every thread that makes calls.
+    operation that begins.
     """
 
     def __init__(
         self,
         channel: Channel,
         plan: Plan,
+        activity: Activity,
         *,
         on_payload: Callable[[int, int, bool], None],
         on_operation: Callable[[int], None],
-        on_thread: Callable[[int], None],
     ) -> None:
         self._channel = channel
         self._plan = plan
+        self._activity = activity
         self._on_payload = on_payload
         self._on_operation = on_operation
-        self._on_thread = on_thread
         self.result = Result()
 
     def perform(self) -> Result:
         """Do all operations. A peer that closes early ends them, and is noted in the result."""
         numbered = list(enumerate(self._plan.operations))
         if not self._plan.duplex:
-            self._on_thread(threading.get_native_id())
-            self._run(numbered)
+            self._drive([self._lane(numbered)])
             return self.result
-        lanes = [[(n, o) for n, o in numbered if o["do"] in side] for side in (OUT, IN)]
-        threads = [threading.Thread(target=self._lane, args=(lane,)) for lane in lanes]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self._run([(n, o) for n, o in numbered if o["do"] == "close"])
+        lanes = [self._lane((n, o) for n, o in numbered if o["do"] in side) for side in LANES]
+        if self._plan.blocking:
+            with ThreadPoolExecutor(len(lanes)) as pool:
+                for lane in [pool.submit(self._drive, [lane]) for lane in lanes]:
+                    lane.result()
+        else:
+            self._drive(lanes)
+        self._drive([self._lane((n, o) for n, o in numbered if o["do"] == "close")])
         return self.result
 
-    def _lane(self, operations: list[tuple[int, Operation]]) -> None:
-        self._on_thread(threading.get_native_id())
-        self._run(operations)
+    def _drive(self, lanes: list[Generator[None]]) -> None:
+        """Give each lane its turn, and wait for an event when all of them would block.
 
-    def _run(self, operations: list[tuple[int, Operation]]) -> None:
+        One loop for both lanes: two threads that wait on one channel take each other's events.
+        """
+        while lanes:
+            lanes = [lane for lane in lanes if next(lane, self) is None]
+            if lanes:
+                with self._activity.doing("wait"):
+                    select.select([self._channel.fileno()], [], [])
+                    self._channel.wait()
+
+    def _lane(self, operations: Iterable[tuple[int, Operation]]) -> Generator[None]:
         for number, operation in operations:
             self._on_operation(number)
             try:
-                self._one(number, operation)
+                yield from self._one(number, operation)
             except PeerGone as error:
                 if operation["do"] != "read_to_end":
                     self.result.ended_early.append(f"operation {number + 1}: {error.message}")
-                    self._channel.close()
                     return
 
-    def _one(self, number: int, operation: Operation) -> None:
+    def _one(self, number: int, operation: Operation) -> Generator[None]:
         do = operation["do"]
         if do in ("write", "send"):
-            self._put(number, operation)
+            yield from self._put(number, operation)
         elif do in ("read", "recv"):
-            self._take(number, operation)
+            yield from self._take(number, operation)
         elif do == "read_to_end":
-            self._take_to_end(number, operation)
+            for want in workload.endless(_choice(operation), self._seed(number)):
+                yield from self._receive("read", want)
         elif do == "pause":
-            threading.Event().wait(operation["pause_seconds"])
-        elif do == "close":
-            self._channel.close()
+            self._pause(operation)
         else:
-            getattr(self._channel, do)()
+            with self._activity.doing(do):
+                getattr(self._channel, do)()
 
-    def _put(self, number: int, operation: Operation) -> None:
+    def _put(self, number: int, operation: Operation) -> Generator[None]:
         direction = WRITES[self._plan.role]
-        call = self._channel.send if operation["do"] == "send" else self._channel.write
-        for size in self._sizes(number, operation):
+        for size in workload.sizes(operation["bytes"], _choice(operation), self._seed(number)):
             left = size
             while left:
                 data = workload.payload(direction, self.result.written_bytes, left)
-                put = self._again(partial(call, data))
+                call = getattr(self._channel, operation["do"])
+                put = yield from self._again(operation["do"], partial(call, data))
                 self.result.written_bytes += put
                 left -= put
-            _pause(operation)
+            self._pause(operation)
 
-    def _take(self, number: int, operation: Operation) -> None:
-        packets = operation["do"] == "recv"
+    def _take(self, number: int, operation: Operation) -> Generator[None]:
         left = operation["bytes"]
-        if packets:
-            for size in self._sizes(number, operation):
-                self._receive(size, packets=True)
-                _pause(operation)
-            return
         wants = workload.endless(_choice(operation), self._seed(number))
         while left:
-            left -= self._receive(min(next(wants), left), packets=False)
-            _pause(operation)
+            left -= yield from self._receive(operation["do"], min(next(wants), left))
+            self._pause(operation)
 
-    def _take_to_end(self, number: int, operation: Operation) -> None:
-        for want in workload.endless(_choice(operation), self._seed(number)):
-            self._receive(want, packets=False)
-
-    def _receive(self, size: int, *, packets: bool) -> int:
-        call = self._channel.recv if packets else self._channel.read
-        data = self._again(partial(call, size))
+    def _receive(self, do: str, size: int) -> Turns[int]:
+        call = getattr(self._channel, do)
+        data: bytes = yield from self._again(do, partial(call, size))
         position = self.result.read_bytes
         self.result.read_bytes += len(data)
         direction = READS[self._plan.role]
@@ -171,17 +211,19 @@ class Endpoint:
             )
         return len(data)
 
-    def _again(self, call: Callable[[], Moved]) -> Moved:
-        """Repeat a call that would block until it moved something, waiting on the event."""
+    def _again(self, do: str, call: Callable[[], Moved]) -> Turns[Moved]:
+        """Repeat a call until it moves something; blocking ones always do."""
         while True:
-            moved = call()
+            with self._activity.doing(do):
+                moved = call()
             if moved or self._plan.blocking:
                 return moved
-            select.select([self._channel.fileno()], [], [])
-            self._channel.wait()
+            yield
 
-    def _sizes(self, number: int, operation: Operation) -> Any:
-        return workload.sizes(operation["bytes"], _choice(operation), self._seed(number))
+    def _pause(self, operation: Operation) -> None:
+        if operation["pause_seconds"]:
+            with self._activity.doing("pause"):
+                threading.Event().wait(operation["pause_seconds"])
 
     def _seed(self, number: int) -> int:
         return self._plan.seed * 1_000_003 + number * 2 + (self._plan.role == "client")
@@ -192,8 +234,3 @@ def _choice(operation: Operation) -> tuple[int, ...] | range:
     if sizes and sizes[0] == "from":
         return range(int(sizes[1]), int(sizes[3]) + 1)
     return tuple(int(size) for size in sizes)
-
-
-def _pause(operation: Operation) -> None:
-    if operation["pause_seconds"]:
-        threading.Event().wait(operation["pause_seconds"])

@@ -46,7 +46,7 @@ class Supervisor:
         self._pidfd = -1
         self._socket: socket.socket | None = None
         self._worker_text = b""
-        self._threads: list[int] = []
+        self._doorbell = -1
         self._done = False
         self._look_due = False
 
@@ -80,6 +80,8 @@ class Supervisor:
             self._trace.pump()
         if self._socket is not None and self._socket in ready:
             self._hear_worker()
+        if self._doorbell in ready:
+            os.eventfd_read(self._doorbell)
         if self._pidfd in ready:
             self._worker_ended()
         if self._in in ready:
@@ -93,10 +95,9 @@ class Supervisor:
         watched: list[Any] = [self._in]
         if self._socket is not None:
             watched.append(self._socket)
-        if self._pidfd >= 0:
-            watched.append(self._pidfd)
-        # While the worker runs its trace is looked at now and then: stores to a mapped file wake
-        # nobody.
+        watched += [descriptor for descriptor in (self._pidfd, self._doorbell) if descriptor >= 0]
+        # The doorbell tells of full blocks only; stores to a mapped file wake nobody. So while the
+        # worker runs its trace is looked at now and then.
         ready, _, _ = select.select(watched, [], [], PUMP_SECONDS if self._worker else None)
         return ready
 
@@ -153,7 +154,8 @@ class Supervisor:
 
     def _hear_worker(self) -> None:
         assert self._socket is not None
-        data = self._socket.recv(READ_BYTES)
+        data, descriptors, _, _ = socket.recv_fds(self._socket, READ_BYTES, 1)
+        self._doorbell = descriptors[0] if descriptors else self._doorbell
         self._worker_text += data
         *lines, self._worker_text = self._worker_text.split(b"\n")
         for line in lines:
@@ -163,26 +165,32 @@ class Supervisor:
             self._socket = None
 
     def _pass_on(self, message: Message) -> None:
-        if message["type"] == "thread":
-            self._threads.append(message["tid"])
+        if message["type"] == "doorbell":
             return
         if message["type"] == "look":
             self._look_due = False
-            message = {**message, "alive": True, "threads": self._thread_states()}
+            threads = self._thread_states(message.pop("calls"))
+            message = {**message, "alive": True, "threads": threads}
         self._send(message)
 
-    def _thread_states(self) -> list[dict[str, Any]]:
+    def _thread_states(self, calls: dict[str, str | None]) -> list[dict[str, Any]]:
+        """Of the threads that make calls; JSON has made text of their numbers."""
         assert self._worker is not None
-        states = [inspect.thread_state(self._worker.pid, tid) for tid in self._threads]
-        return [state for state in states if state is not None]
+        states = []
+        for tid, call in calls.items():
+            state = inspect.thread_state(self._worker.pid, int(tid))
+            if state is not None:
+                states.append({**state, "in_call": call})
+        return states
 
     def _worker_ended(self) -> None:
         assert self._worker is not None
         while self._socket is not None:
             self._hear_worker()
         status = self._worker.wait()
-        os.close(self._pidfd)
-        self._pidfd = -1
+        for descriptor in filter(lambda each: each >= 0, (self._pidfd, self._doorbell)):
+            os.close(descriptor)
+        self._pidfd = self._doorbell = -1
         self._done = True
         self._trace.pump(final=True)
         self._worker = None

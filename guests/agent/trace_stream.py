@@ -1,13 +1,13 @@
 """Sends a trace file while it grows, without a word from the process that writes it.
 
 The file is the writer's memory, mapped: what a killed writer had stored is there. A record that
-has no sequence number yet was not written; a block is sent again when it is closed, for its CRC.
+has no sequence number yet was not written. A block is sent again as a whole when it is closed, for
+its CRC, and then its memory is given back.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import mmap
 import os
 import struct
@@ -16,9 +16,10 @@ from pathlib import Path
 
 from vchan_testbed.tracer import layout
 
-_SEQ = struct.Struct("<I")
-_BLOCKS_USED = struct.Struct("<I")
-PUNCH_HOLE_KEEP_SIZE = 3
+U32 = struct.Struct("<I")
+SEQ_OFFSET = 40
+BLOCKS_USED_OFFSET = 24
+BLOCK_STATE_OFFSET = 20
 
 
 class TraceStream:
@@ -29,19 +30,22 @@ class TraceStream:
         self._send = send
         self._map: mmap.mmap | None = None
         self._sent: dict[int, int] = {}
+        self._tails: dict[int, bytes] = {}
+        self._first_open = 0
         self._closed: set[int] = set()
         self._file_bytes = 0
 
     def pump(self, *, final: bool = False) -> int:
-        """Send what is new; how many bytes that was. `final` sends the header once more."""
+        """Send what is new; how many bytes that was. `final` sends the header in any case."""
         if self._map is None and not self._open():
             return 0
-        assert self._map is not None
-        (used,) = _BLOCKS_USED.unpack_from(self._map, layout.HEADER_BLOCKS_USED_OFFSET)
         sent = 0
-        for number in range(used):
+        for number in range(self._first_open, self._u32(BLOCKS_USED_OFFSET)):
             if number not in self._closed:
                 sent += self._pump_block(number)
+        while self._first_open in self._closed:
+            self._closed.remove(self._first_open)
+            self._first_open += 1
         if sent or final:
             self._out(0, layout.HEADER_BYTES)
         return sent
@@ -54,7 +58,7 @@ class TraceStream:
     def _open(self) -> bool:
         try:
             with self._path.open("r+b") as file:
-                if os.fstat(file.fileno()).st_size < layout.HEADER_BYTES:
+                if os.fstat(file.fileno()).st_size < layout.HEADER_BYTES + layout.BLOCK_BYTES:
                     return False
                 self._map = mmap.mmap(file.fileno(), 0)
         except FileNotFoundError:
@@ -62,42 +66,54 @@ class TraceStream:
         return True
 
     def _pump_block(self, number: int) -> int:
-        assert self._map is not None
         start = layout.HEADER_BYTES + number * layout.BLOCK_BYTES
-        if self._map[start + layout.BLOCK_STATE_OFFSET] == layout.BLOCK_CLOSED:
+        if self._u32(start + BLOCK_STATE_OFFSET) == layout.BlockState.CLOSED:
             self._out(start, layout.BLOCK_BYTES)
             self._closed.add(number)
-            self._free(start)
+            self._give_back(start)
             return layout.BLOCK_BYTES
-        first = self._sent.get(number, 0)
-        count = first
-        while count < layout.RECORDS_PER_BLOCK and self._written(start, count):
+        return self._pump_open_block(number, start)
+
+    def _pump_open_block(self, number: int, start: int) -> int:
+        before = self._sent.get(number, 0)
+        count = before
+        while count < layout.RECORDS_PER_BLOCK and self._seq(start, count):
             count += 1
-        if count == first:
+        if not count:
             return 0
-        self._sent[number] = count
-        at = start + layout.BLOCK_HEADER_BYTES + first * layout.RECORD_BYTES
+        # The newest record may have been read half written: it goes out again when it has changed,
+        # or else the last record before a kill would be lost though it was complete.
+        tail = self._bytes(_record_at(start, count - 1), layout.RECORD_BYTES)
+        if count == before and tail == self._tails[number]:
+            return 0
+        first = max(before - 1, 0)
+        self._sent[number], self._tails[number] = count, tail
         self._out(start, layout.BLOCK_HEADER_BYTES)
-        self._out(at, (count - first) * layout.RECORD_BYTES)
-        return (count - first) * layout.RECORD_BYTES
+        return self._out(_record_at(start, first), (count - first) * layout.RECORD_BYTES)
 
-    def _written(self, start: int, record: int) -> bool:
-        assert self._map is not None
-        at = start + layout.BLOCK_HEADER_BYTES + record * layout.RECORD_BYTES
-        return bool(_SEQ.unpack_from(self._map, at + layout.RECORD_SEQ_OFFSET)[0])
+    def _seq(self, start: int, record: int) -> int:
+        return self._u32(_record_at(start, record) + SEQ_OFFSET)
 
-    def _out(self, offset: int, count: int) -> None:
+    def _u32(self, at: int) -> int:
         assert self._map is not None
-        self._send(offset, self._map[offset : offset + count])
+        return int(U32.unpack_from(self._map, at)[0])
+
+    def _bytes(self, offset: int, count: int) -> bytes:
+        assert self._map is not None
+        return self._map[offset : offset + count]
+
+    def _out(self, offset: int, count: int) -> int:
+        self._send(offset, self._bytes(offset, count))
         self._file_bytes = max(self._file_bytes, offset + count)
+        return count
 
-    def _free(self, start: int) -> None:
-        """Give a sent block's memory back: the file lies in a guest's small memory."""
-        with contextlib.suppress(OSError), self._path.open("r+b") as file:
-            libc = ctypes.CDLL(None, use_errno=True)
-            libc.fallocate(
-                file.fileno(),
-                PUNCH_HOLE_KEEP_SIZE,
-                ctypes.c_long(start),
-                ctypes.c_long(layout.BLOCK_BYTES),
-            )
+    def _give_back(self, start: int) -> None:
+        """The file lies in a guest's small memory: punch a hole where the block was."""
+        assert self._map is not None
+        # A file system that cannot do this keeps the block; only tmpfs has little room.
+        with contextlib.suppress(OSError):
+            self._map.madvise(mmap.MADV_REMOVE, start, layout.BLOCK_BYTES)
+
+
+def _record_at(start: int, record: int) -> int:
+    return start + layout.BLOCK_HEADER_BYTES + record * layout.RECORD_BYTES

@@ -19,11 +19,10 @@ import time
 import traceback
 from typing import Any
 
-from vchan_testbed.bindings import raw
 from vchan_testbed.bindings.channel import Client, Server
 from vchan_testbed.bindings.errors import NoSuchPath
 from vchan_testbed.errors import TestbedError
-from vchan_testbed.guests.agent.endpoint import Endpoint, Plan
+from vchan_testbed.guests.agent.endpoint import Activity, Endpoint, Plan
 from vchan_testbed.tracer.attach import Tracer
 
 Message = dict[str, Any]
@@ -48,6 +47,11 @@ class Supervisor:
         """One message, whole; threads may send at once."""
         with self._lock:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def hand_over(self, doorbell_fd: int) -> None:
+        """Give the supervisor what rings when a block of the trace is full."""
+        with self._lock:
+            socket.send_fds(self._connection, [b'{"type":"doorbell"}\n'], [doorbell_fd])
 
 
 def main() -> int:
@@ -95,26 +99,30 @@ def run(supervisor: Supervisor, start: Message) -> None:
         versions=start["versions"],
         faults=tuple(start["faults"]),
     ) as tracer:
+        supervisor.hand_over(tracer.doorbell_fd)
+        activity = Activity()
         threading.Thread(
-            target=answer_looks, args=(supervisor, tracer), daemon=True, name="looks"
+            target=answer_looks, args=(supervisor, tracer, activity), daemon=True, name="looks"
         ).start()
-        channel = open_channel(supervisor, start, plan)
+        with activity.doing(f"{role}_init"):
+            channel = open_channel(start, plan)
         supervisor.send({"type": "connected" if role == "client" else "listening"})
         began = time.monotonic()
         endpoint = Endpoint(
             channel,
             plan,
+            activity,
             on_payload=tracer.payload,
             on_operation=lambda n: supervisor.send({"type": "progress", "operation": n}),
-            on_thread=lambda tid: supervisor.send({"type": "thread", "tid": tid}),
         )
         result = dataclasses.asdict(endpoint.perform())
         result["seconds"] = time.monotonic() - began
-        channel.close()
+        with activity.doing("close"):
+            channel.close()
     supervisor.send({"type": "done", "result": result})
 
 
-def open_channel(supervisor: Supervisor, start: Message, plan: Plan) -> Server | Client:
+def open_channel(start: Message, plan: Plan) -> Server | Client:
     """The end of the channel; a client tries again until the server's keys are there."""
     peer, path = start["peer_domid"], start["path"]
     if plan.role == "server":
@@ -137,7 +145,7 @@ def open_channel(supervisor: Supervisor, start: Message, plan: Plan) -> Server |
             threading.Event().wait(CONNECT_RETRY_SECONDS)
 
 
-def answer_looks(supervisor: Supervisor, tracer: Tracer) -> None:
+def answer_looks(supervisor: Supervisor, tracer: Tracer, activity: Activity) -> None:
     """Answer the supervisor until it is gone; then end this process, whatever blocks in it."""
     while (message := supervisor.receive()) is not None:
         if message["type"] == "look":
@@ -146,11 +154,17 @@ def answer_looks(supervisor: Supervisor, tracer: Tracer) -> None:
             readable = None
             if descriptor is not None:
                 readable = bool(select.select([descriptor], [], [], 0)[0])
-            supervisor.send({"type": "look", **look, "event_fd_readable": readable})
+            supervisor.send(
+                {
+                    "type": "look",
+                    "page": look["page"],
+                    "records": look["records"],
+                    "event_fd_readable": readable,
+                    "calls": activity.now(),
+                }
+            )
     os._exit(4)
 
 
 if __name__ == "__main__":
-    # The soname that the binding was built for goes out first: it is part of the trace's header.
-    assert raw is not None
     sys.exit(main())
