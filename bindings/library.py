@@ -6,10 +6,12 @@ one does not load where only another is installed.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 from vchan_testbed.errors import TestbedError
 
@@ -40,6 +42,19 @@ def installed_sonames() -> tuple[str, ...]:
         if (match := _SONAME.fullmatch(path.name))
     }
     return tuple(sorted(found, key=lambda name: [int(n) for n in re.findall(r"[0-9]+", name)]))
+
+
+def installed_soname() -> str | None:
+    """The newest of them, None without one."""
+    return next(reversed(installed_sonames()), None)
+
+
+def load_extension() -> ModuleType:
+    """Import the extension. Raises LibraryMissing, which says how to get the right one."""
+    try:
+        return importlib.import_module("vchan_testbed.bindings._vchan")
+    except ImportError as error:
+        raise explain(error) from error
 
 
 def explain(error: ImportError) -> LibraryMissing:

@@ -1,0 +1,180 @@
+"""Fixtures for tests on the loopback host: a host, and processes in its domains.
+
+Tests take the types from here for checking only: `if TYPE_CHECKING: from conftest import Remote`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vchan_testbed.guests.loopback import LoopbackWorld
+
+PROCESSES = Path(__file__).parent / "processes"
+SECONDS_MAX = 30.0
+
+
+class RemoteError(Exception):
+    """A call in another process raised: the exception's type, text, C call and errno."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(f"{error['type']}: {error['message']}")
+        self.type: str = error["type"]
+        self.message: str = error["message"]
+        self.call: str | None = error["call"]
+        self.errno: int | None = error["errno"]
+
+
+class Remote:
+    """A process that makes calls for the test (tests/processes/)."""
+
+    def __init__(self, script: str, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, PROCESSES / script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **environment},
+            text=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests = self._process.stdin
+        self._answers = self._process.stdout
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Is it running?"""
+        return self._process.poll() is None
+
+    def __call__(self, call: str, *arguments: Any) -> Any:
+        """Make the call there and wait for its result. Raises RemoteError for what it raised."""
+        self.start(call, *arguments)
+        return self.finish()
+
+    def start(self, call: str, *arguments: Any) -> None:
+        """Make the call there; `finish` gives the result."""
+        request = {"call": call, "arguments": [_encode(argument) for argument in arguments]}
+        self._requests.write(json.dumps(request) + "\n")
+        self._requests.flush()
+
+    def finish(self) -> Any:
+        """The result of the call that was started."""
+        assert select.select([self._answers], [], [], SECONDS_MAX)[0], "the call does not return"
+        line = self._answers.readline()
+        assert line, f"the process ended with status {self._process.wait(SECONDS_MAX)}"
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RemoteError(answer["error"])
+        return _decode(answer["value"])
+
+    def wait_until_blocked_in_read(self, fd: int) -> None:
+        """Return once the process stands in read() of its descriptor `fd`."""
+        deadline = time.monotonic() + SECONDS_MAX
+        while time.monotonic() < deadline:
+            call = Path(f"/proc/{self.pid}/syscall").read_text().split()
+            if call[0] == "0" and int(call[1], 16) == fd:
+                return
+            # Bounded, and over at once if the call returns instead of blocking.
+            assert not select.select([self._answers], [], [], 0.002)[0], "the call did not block"
+        raise AssertionError(f"process {self.pid} does not block in read({fd})")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is dead."""
+        self._process.kill()
+        self.end()
+
+    def end(self) -> None:
+        """Close its input and wait until it has ended."""
+        self._requests.close()
+        self._answers.close()
+        self._process.wait(SECONDS_MAX)
+
+
+class Domains:
+    """Processes in the domains of one loopback host, started when they are asked for."""
+
+    def __init__(self, world: LoopbackWorld) -> None:
+        self.world = world
+        self._remotes: dict[tuple[str, int, tuple[tuple[str, str], ...]], list[Remote]] = {}
+        self._taken: list[Remote] = []
+
+    def process(self, script: str, domid: int, **environment: str) -> Remote:
+        """A process in domain `domid`, not used by this test yet."""
+        key = (script, domid, tuple(sorted(environment.items())))
+        known = self._remotes.setdefault(key, [])
+        for remote in known:
+            if remote not in self._taken and remote.alive:
+                break
+        else:
+            remote = Remote(script, {**self.world.environment(domid), **environment})
+            known.append(remote)
+        self._taken.append(remote)
+        return remote
+
+    def give_back(self) -> None:
+        """The test is over: its processes may be used by the next one."""
+        self._taken.clear()
+
+    def end(self) -> None:
+        """End all processes."""
+        for remotes in self._remotes.values():
+            for remote in remotes:
+                if remote.alive:
+                    remote.end()
+
+
+@pytest.fixture(scope="module")
+def loopback_domains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domains]:
+    """A loopback host for a module's tests."""
+    with LoopbackWorld(tmp_path_factory.mktemp("loopback")) as world:
+        domains = Domains(world)
+        yield domains
+        domains.end()
+
+
+@pytest.fixture
+def domains(loopback_domains: Domains) -> Iterator[Domains]:
+    """The host's domains; after the test nothing of it may be left."""
+    yield loopback_domains
+    loopback_domains.give_back()
+    assert_no_leaks(loopback_domains.world)
+
+
+def assert_no_leaks(world: LoopbackWorld) -> None:
+    """No handle, port, grant or xenstore key is left on the host."""
+    assert world.counts() == {"grants": 0, "ports": 0, "keys": 0, "handles": 0}
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        return bytes.fromhex(value["hex"])
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    return value
