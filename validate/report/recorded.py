@@ -1,0 +1,182 @@
+"""The sections of the page that come from run.json: how it stood at the end, and how to repeat it.
+
+A run that was cut short has less in its run.json, so nothing here takes an entry for granted.
+"""
+
+from __future__ import annotations
+
+import shlex
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vchan_testbed.tracer.layout import LOOK_BYTES, Cell
+from vchan_testbed.tracer.reader import Trace
+from vchan_testbed.validate.report import units
+from vchan_testbed.validate.report.blocks import Block, Code, Points, Section, Table, Text
+
+Facts = Mapping[str, Any]
+
+ENDPOINTS = ("server", "client")
+
+
+def sections_of(
+    run: Path, facts: Facts, spec_hash: str, traces: Mapping[str, Trace]
+) -> tuple[Section, ...]:
+    """The page's sections, in the order of the page; `facts` is what run.json holds."""
+    return (
+        Section("end", "How the run ended", tuple(_ending(facts, traces))),
+        Section("repeat", "Repeat it", tuple(_repeat(run, facts))),
+        Section("versions", "Versions", (versions(facts, spec_hash, traces),)),
+        Section("experiment", "Experiment", (_experiment(facts),)),
+    )
+
+
+def _ending(facts: Facts, traces: Mapping[str, Trace]) -> Iterator[Block]:
+    outcome = facts.get("outcome")
+    yield Text(f"Outcome: {outcome}." if outcome else "The run did not come to an end.")
+    notes = [f"{role}: {note}" for role in ENDPOINTS for note in traces[role].notes]
+    notes += [str(message) for message in facts.get("messages") or ()]
+    if notes:
+        yield Points(tuple(notes))
+    heads = ("Endpoint", "Domain", "Ended", "Trace", "Records", "Records dropped")
+    rows = tuple(
+        (
+            role,
+            str(_endpoint(facts, role).get("domid", traces[role].header.domid)),
+            str(_endpoint(facts, role).get("ended", "unknown")),
+            traces[role].ending,
+            units.count(len(traces[role].records)),
+            units.count(traces[role].dropped),
+        )
+        for role in ENDPOINTS
+    )
+    yield Table("The two endpoints", heads, rows)
+    yield from _quiescence(facts)
+
+
+def _endpoint(facts: Facts, role: str) -> Mapping[str, Any]:
+    return (facts.get("endpoints") or {}).get(role) or {}
+
+
+def _quiescence(facts: Facts) -> Iterator[Block]:
+    quiescence = facts.get("quiescence")
+    if not quiescence:
+        yield Text("The run was not looked at for standing still: it went on until it ended.")
+        return
+    still = "It stood still" if quiescence.get("quiescent") else "It did not stand still"
+    settle = quiescence.get("settle_seconds")
+    yield Text(f"{still}: looked at twice, {settle} s apart.")
+    looks = quiescence.get("looks") or []
+    heads = ("Seen", *(_look_title(number, look) for number, look in enumerate(looks, 1)))
+    rows = tuple(
+        (f"{role}: {name}", *(_seen(look, role)[name] for look in looks))
+        for role in ENDPOINTS
+        for name in (_seen(looks[0], role) if looks else ())
+    )
+    yield Table("Each look, each endpoint", heads, rows, numeric=False)
+
+
+def _look_title(number: int, look: Mapping[str, Any]) -> str:
+    at = look.get("at_seconds")
+    return f"Look {number}" + (f", after {at:.1f} s" if isinstance(at, int | float) else "")
+
+
+def _seen(look: Mapping[str, Any], role: str) -> dict[str, str]:
+    """What one look shows of one endpoint, in words."""
+    seen = (look.get("endpoints") or {}).get(role) or {}
+    threads = seen.get("threads") or []
+    blocked = sum(1 for thread in threads if thread.get("blocked_in_kernel"))
+    calls = sorted({str(thread.get("syscall")) for thread in threads if thread.get("syscall")})
+    return {
+        "alive": _yes_no(seen.get("alive")),
+        "in call": str(seen.get("in_call") or "none"),
+        "threads blocked in the kernel": f"{blocked} of {len(threads)}"
+        + (f" ({', '.join(calls)})" if calls else ""),
+        "event fd readable": _yes_no(seen.get("event_fd_readable")),
+        "records": units.count(int(seen.get("records") or 0)),
+        "shared page": page_words(seen.get("page")),
+    }
+
+
+def _yes_no(value: object) -> str:
+    return (
+        {True: "yes", False: "no"}.get(value, "unknown") if isinstance(value, bool) else "unknown"
+    )
+
+
+def page_words(page: object) -> str:
+    """The head of the shared page, given in hexadecimal, in words."""
+    try:
+        data = bytes.fromhex(str(page or ""))
+    except ValueError:
+        data = b""
+    if len(data) < LOOK_BYTES:
+        return "not seen"
+    left_cons, left_prod, right_cons, right_prod = struct.unpack_from("<4I", data)
+    return (
+        f"left prod {left_prod}, cons {left_cons}; right prod {right_prod}, cons {right_cons}; "
+        f"live: server {data[Cell.SRV_LIVE]}, client {data[Cell.CLI_LIVE]}; "
+        f"notify: server {data[Cell.SRV_NOTIFY]}, client {data[Cell.CLI_NOTIFY]}"
+    )
+
+
+def _repeat(run: Path, facts: Facts) -> Iterator[Block]:
+    name = str((facts.get("experiment") or {}).get("name") or "experiment")
+    host = str((facts.get("host") or {}).get("kind") or "auto")
+    again = ["vchan-testbed", "run", str(facts.get("experiment_file") or f"{name}.yaml")]
+    again += ["--host", str(facts.get("host_asked") or host)]
+    if facts.get("domain_type") in ("pv", "pvh"):
+        again += ["--domain-type", str(facts["domain_type"])]
+    if facts.get("seed") is not None:
+        again += ["--seed", str(facts["seed"])]
+    yield Code("Run the same experiment with the same seed", shlex.join(again))
+    # The run's folder was made by somebody's shell, and may have been copied: its own name only.
+    judge = ["vchan-testbed", "validate", run.resolve().name]
+    yield Code("Judge these traces again, without Xen", shlex.join(judge))
+
+
+def versions(facts: Facts, spec_hash: str, traces: Mapping[str, Trace]) -> Table:
+    """Everything whose version can matter."""
+    host = facts.get("host") or {}
+    rows = [
+        ("Run", str(facts.get("run_id") or "unknown")),
+        ("Seed", str(facts.get("seed", "unknown"))),
+        ("Host", str(host.get("kind") or "unknown")),
+        ("Xen", str(host.get("xen_version") or "none: no Xen was involved")),
+        ("Domain type", str(facts.get("domain_type") or "none")),
+        ("Spec", spec_hash or str(facts.get("spec_hash") or "unknown")),
+    ]
+    shown = {"kind", "xen_version"}
+    rows += [(f"Host: {key}", _plain(host[key])) for key in host if key not in shown]
+    for role in ENDPOINTS:
+        header = traces[role].header
+        rows += [
+            (f"Library of the {role}", header.library or "unknown"),
+            (f"Kernel of the {role}", header.kernel or "unknown"),
+            (
+                f"TSC of the {role}",
+                f"{header.tsc_hz / 1e6:.3f} MHz" if header.tsc_hz else "unknown",
+            ),
+        ]
+    rows += [(str(key), _plain(value)) for key, value in (facts.get("versions") or {}).items()]
+    return Table("What took part", ("Part", "Version"), tuple(rows), numeric=False)
+
+
+def _frequency(hz: int) -> str:
+    return f"{hz / 1e6:.3f} MHz" if hz else "unknown"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_plain(below)}" for key, below in value.items())
+    return "unknown" if value is None else str(value)
+
+
+def _experiment(facts: Facts) -> Code:
+    experiment = facts.get("experiment") or {}
+    text = yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True, width=88)
+    return Code("As it was run, with every default filled in", text.strip())
