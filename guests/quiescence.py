@@ -1,0 +1,67 @@
+"""Does a run stand still? Two looks, a settle time apart, and only evidence: never time alone.
+
+A look has, for each endpoint, what the kernel says of its threads, whether its event descriptor is
+readable, how many records it has written and what the shared page holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Look = dict[str, Any]
+NOBODY: Look = {
+    "alive": None,
+    "threads": [],
+    "event_fd_readable": None,
+    "records": None,
+    "page": None,
+    "in_call": None,
+}
+"""What a look shows of an endpoint that does not answer: its domain is gone, or it is stuck."""
+
+
+def endpoint_look(message: Look | None) -> Look:
+    """One endpoint's part of a look, from its agent's answer."""
+    if message is None:
+        return dict(NOBODY)
+    calls = [thread["in_call"] for thread in message["threads"] if thread["in_call"]]
+    return {
+        **NOBODY,
+        **{key: message[key] for key in NOBODY if key in message},
+        "in_call": "+".join(calls) or None,
+    }
+
+
+def quiescent(first: Look, second: Look) -> bool:
+    """Whether both looks together show that nothing can move any more by itself.
+
+    At least one endpoint lives, and each that does stands still.
+    """
+    ends = [(first["endpoints"][name], second["endpoints"][name]) for name in second["endpoints"]]
+    alive = [pair for pair in ends if pair[1]["alive"]]
+    return bool(alive) and all(_stands_still(*pair) for pair in alive)
+
+
+def _stands_still(first: Look, second: Look) -> bool:
+    return (
+        _blocked(first)
+        and _blocked(second)
+        and first["records"] == second["records"]
+        and first["page"] == second["page"]
+        and second["page"] is not None
+    )
+
+
+def _blocked(look: Look) -> bool:
+    """Every thread sleeps in the kernel, one at least in a call of the library; no event waits.
+
+    A thread that pauses is the workload's own idleness: it goes on by itself. One that is in no
+    call is through with its operations, or waits for the others to be.
+    """
+    calls = [thread["in_call"] for thread in look["threads"]]
+    return (
+        all(thread["blocked_in_kernel"] for thread in look["threads"])
+        and "pause" not in calls
+        and any(calls)
+        and look["event_fd_readable"] is False
+    )

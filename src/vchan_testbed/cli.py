@@ -1,0 +1,65 @@
+"""The command `vchan-testbed`: its subcommands, and the one place where errors end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from vchan_testbed import __version__
+from vchan_testbed.commands.doctor import doctor
+from vchan_testbed.commands.run import run
+from vchan_testbed.errors import TestbedError
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+BROKEN_PIPE = 141
+"""128 + SIGPIPE: whoever read the output has gone."""
+
+EPILOG = """\b
+Exit status:
+  0  the verdict is the one that the experiment expects
+     (default: ACCEPTED and PROGRESS)
+  1  there is a verdict, and it is not the expected one
+  2  bad arguments or bad input
+  3  undecided or inconclusive
+  4  the test bed failed: no verdict
+"""
+
+
+class Commands(click.Group):
+    """A group that turns errors into a message and an exit status, and never into a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand. What the test bed raises is caught here and nowhere else."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except TestbedError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(int(error.exit_status))
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What was collected stays in the run directory.", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # Python flushes once more at exit: that must not meet the broken pipe again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(BROKEN_PIPE)
+        return result
+
+
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="vchan-testbed")
+def main() -> None:
+    """Run workloads over the unmodified libxenvchan between Xen domains, trace both ends, and
+    judge the traces: a behaviour of the spec or not, and did it make progress."""
+
+
+main.add_command(run)
+main.add_command(doctor)

@@ -1,0 +1,102 @@
+"""What this machine can do, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from vchan_testbed.bindings.library import LibraryMissing, installed_soname, load_extension
+from vchan_testbed.cache import cache_dir
+from vchan_testbed.errors import ExitStatus, TestbedError
+from vchan_testbed.guests.hosts.findings import Finding
+
+HOSTS = ("local", "qemu")
+"""The modules of guests.hosts that look for themselves: doctor_findings() -> list[Finding]."""
+
+
+@click.command()
+@click.pass_context
+def doctor(context: click.Context) -> None:
+    """Say what this machine can do and what is missing, and how to get it.
+
+    Exit status: 0 when real Xen can be had here, 4 when it cannot.
+    """
+    console = Console()
+    console.print("[bold]The loopback host[/] (no Xen; for tests and development)")
+    show(console, [libraries(), binding(), compiler()])
+    console.print("[bold]Judging a trace[/]")
+    show(console, [java(), cache()])
+    usable = False
+    for host in HOSTS:
+        console.print(f"[bold]Real Xen: --host {host}[/]")
+        module = importlib.import_module(f"vchan_testbed.guests.hosts.{host}")
+        look: Callable[[], list[Finding]] = module.doctor_findings
+        findings = look()
+        show(console, findings)
+        usable = usable or all(finding.ok for finding in findings)
+    context.exit(ExitStatus.EXPECTED if usable else ExitStatus.TESTBED_FAILED)
+
+
+def show(console: Console, findings: list[Finding]) -> None:
+    """One line a finding, and one more for what to do about it."""
+    for finding in findings:
+        mark = "[green]ok[/]     " if finding.ok else "[red]missing[/]"
+        console.print(f"  {mark} {escape(finding.name)}: {escape(finding.detail)}")
+        if not finding.ok and finding.how_to_get:
+            console.print(f"          [dim]Next:[/] {escape(finding.how_to_get)}")
+
+
+def libraries() -> Finding:
+    """libxenvchan, the library under test."""
+    soname = installed_soname()
+    return Finding(
+        "libxenvchan",
+        soname is not None,
+        soname or "not installed",
+        "sudo apt-get install --no-install-recommends libxen-dev",
+    )
+
+
+def binding() -> Finding:
+    """The cffi extension, and whether it is built for the library that is here."""
+    try:
+        load_extension()
+    except LibraryMissing as error:
+        return Finding("binding", False, error.message, error.next_step)
+    return Finding("binding", True, "loads")
+
+
+def compiler() -> Finding:
+    """What builds the stand-ins."""
+    found = shutil.which(os.environ.get("CC", "cc"))
+    return Finding(
+        "C compiler", found is not None, found or "not found", "sudo apt-get install gcc libc6-dev"
+    )
+
+
+def java() -> Finding:
+    """What TLC runs on."""
+    found = shutil.which("java")
+    if found is None:
+        how = "sudo apt-get install --no-install-recommends default-jdk-headless"
+        return Finding("Java", False, "not found", how)
+    said = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
+    lines = (said.stderr or said.stdout).splitlines()
+    return Finding("Java", said.returncode == 0, lines[0] if lines else found)
+
+
+def cache() -> Finding:
+    """Where images and compiled specs are kept."""
+    try:
+        folder = cache_dir()
+    except TestbedError as error:
+        return Finding("cache folder", False, error.message, error.next_step)
+    free_mib = shutil.disk_usage(folder).free >> 20
+    return Finding("cache folder", free_mib > 2048, f"{folder}, {free_mib} MiB free", "Make room.")

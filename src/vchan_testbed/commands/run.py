@@ -1,0 +1,125 @@
+"""Run an experiment: two endpoints, both traced, and what they did judged."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from vchan_testbed import __version__
+from vchan_testbed.errors import TestbedError
+from vchan_testbed.guests.experiment import Experiment, load_experiment
+from vchan_testbed.guests.hosts.table import open_host
+from vchan_testbed.guests.runner import run_experiment
+from vchan_testbed.progress import Progress, for_terminal
+from vchan_testbed.rundir import RunDirectory, create_run
+
+HOSTS_HELP = (
+    "Where Xen is: auto (this machine's Xen where its owner allowed it, else qemu), local, qemu, "
+    "loopback (no Xen), or ssh://USER@NAME."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    experiment: Path | None
+    host: str
+    domain_type: str | None
+    out: Path | None
+    seed: int | None
+    validate: bool
+
+
+@click.command()
+@click.argument("experiment", required=False, type=click.Path(path_type=Path))
+@click.option("--host", default="auto", show_default=True, metavar="HOST", help=HOSTS_HELP)
+@click.option(
+    "--domain-type",
+    type=click.Choice(["pvh", "pv"]),
+    help="Type of the domains; without it what the experiment says, else what suits the host.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The run directory, new or empty. [default: runs/<date>-<name>-<id>]",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of random sizes. [default: a new one]"
+)
+@click.option("--no-validate", is_flag=True, help="Collect the traces, but do not judge them.")
+@click.pass_context
+def run(
+    context: click.Context,
+    experiment: Path | None,
+    host: str,
+    domain_type: str | None,
+    out: Path | None,
+    seed: int | None,
+    no_validate: bool,
+) -> None:
+    """Run EXPERIMENT (a YAML file; without it the default one) and judge the traces.
+
+    The run directory keeps the traces, the consoles, the verdict and the report. What fails keeps
+    there what it had collected.
+    """
+    options = Options(experiment, host, domain_type, out, seed, not no_validate)
+    context.exit(perform(options, for_terminal()))
+
+
+def perform(options: Options, progress: Progress) -> int:
+    """Do it; returns the exit status. Raises TestbedError."""
+    experiment = load_experiment(options.experiment)
+    if options.domain_type:
+        experiment = with_domain_type(experiment, options.domain_type)
+    seed = secrets.randbits(31) if options.seed is None else options.seed
+    directory = create_run(
+        options.out,
+        experiment.name,
+        run_id=secrets.token_hex(16),
+        seed=seed,
+        experiment=experiment.to_dict(),
+        host={"kind": options.host, "xen_version": None},
+        versions={"vchan_testbed": __version__},
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        messages=[],
+    )
+    progress.note(f"Run directory: {directory.path}")
+    try:
+        collect(options, experiment, directory, seed, progress)
+        directory.update(state="complete")
+    except TestbedError as error:
+        directory.update(error=error.message)
+        error.next_step = f"{error.next_step} What was collected is in {directory.path}.".strip()
+        raise
+    return 0
+
+
+def collect(
+    options: Options,
+    experiment: Experiment,
+    directory: RunDirectory,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Open the host and run the experiment on it."""
+    with open_host(options.host, progress) as host:
+        directory.update(host=host.facts())
+        if host.kind == "loopback":
+            progress.note("Loopback host: no Xen is involved.")
+        run_experiment(host, experiment, directory, seed, progress)
+
+
+def with_domain_type(experiment: Experiment, kind: str) -> Experiment:
+    """The experiment with both domains of a type; dom0 stays dom0."""
+    ends = {
+        f"{end}_domain": replace(experiment.domain(end), type=kind)
+        for end in ("server", "client")
+        if experiment.domain(end).type != "dom0"
+    }
+    return replace(experiment, **ends)
