@@ -1,0 +1,6 @@
+"""The compiled extension, see core/api.h."""
+
+from typing import Any
+
+ffi: Any
+lib: Any

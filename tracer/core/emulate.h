@@ -1,0 +1,39 @@
+/*
+ * One access, done on the real page and described.
+ *
+ * Knows nothing of channels, signals or logs: who caught the access and where it is written down
+ * are other parts' matter.
+ */
+#ifndef VCHAN_TRACER_EMULATE_H
+#define VCHAN_TRACER_EMULATE_H
+
+#include <stdint.h>
+
+#include "decode.h"
+#include "record.h"
+#include "registers.h"
+
+struct vt_access {
+    uint64_t t0;
+    uint64_t t1;
+    uint64_t old;    /* what was found; of a store what was really overwritten */
+    uint64_t new_;   /* what was left */
+    uint64_t loaded; /* RMW_PLAIN: what its load read; differs from `old` if an update was lost */
+    uint64_t operand;
+    uint8_t kind;  /* enum vt_kind */
+    uint8_t op;    /* enum vt_op */
+    uint8_t width; /* bytes */
+    uint16_t flags;
+};
+
+/*
+ * Do `instruction` on the operand at `cell`, with its effects on registers and flags. Any form but
+ * FILL with a repeat prefix. The caller moves the RIP.
+ */
+void vt_emulate(const struct vt_instruction *instruction, struct vt_registers *registers,
+                void *cell, struct vt_access *access);
+
+/* Exchange `width` bytes at `cell` for `value`; what was there. */
+uint64_t vt_exchange(void *cell, unsigned width, uint64_t value);
+
+#endif
