@@ -1,0 +1,425 @@
+"""The emulation of an instruction against the processor: memory, registers, flags, what is logged.
+
+Every form that the decoder knows is assembled, run natively on one page and emulated on another,
+with random registers, flags and memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import random
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from vchan_testbed.tracer.layout import Flag, Kind, Op
+
+CORE = Path(__file__).resolve().parents[2] / "tracer" / "core"
+HERE = Path(__file__).resolve().parent
+PAGE_BYTES = 4096
+CARRY, PARITY, ADJUST, ZERO, SIGN, OVERFLOW = 0x001, 0x004, 0x010, 0x040, 0x080, 0x800
+ARITHMETIC = CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW
+SUFFIX = {1: "b", 2: "w", 4: "l", 8: "q"}
+NAMES = [f"r{each}" for each in ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di", *range(8, 16))]
+MEMORY = ("(%rbx)", "0x16(%rbx)", "0x400(%rbp)", "(%r13)", "-4(%r12,%rcx,4)", "0x10(,%rbx,1)")
+CONDITIONS = (
+    "o",
+    "no",
+    "b",
+    "ae",
+    "e",
+    "ne",
+    "be",
+    "a",
+    "s",
+    "ns",
+    "p",
+    "np",
+    "l",
+    "ge",
+    "le",
+    "g",
+)
+
+
+class Registers(ctypes.Structure):
+    _fields_ = [("general", ctypes.c_uint64 * 16), ("flags", ctypes.c_uint64)]
+
+
+class Access(ctypes.Structure):
+    _fields_ = [
+        ("t0", ctypes.c_uint64),
+        ("t1", ctypes.c_uint64),
+        ("old", ctypes.c_uint64),
+        ("new", ctypes.c_uint64),
+        ("loaded", ctypes.c_uint64),
+        ("operand", ctypes.c_uint64),
+        ("kind", ctypes.c_uint8),
+        ("op", ctypes.c_uint8),
+        ("width", ctypes.c_uint8),
+        ("flags", ctypes.c_uint16),
+    ]
+
+
+@dataclass(frozen=True)
+class Form:
+    """An instruction, the width of its operand in memory, how it is logged."""
+
+    text: str
+    width: int
+    kind: Kind
+    op: Op = Op.NONE
+    undefined: int = 0
+    """Flags that the processor's manual leaves open."""
+
+
+def name(register: str, width: int) -> str:
+    """`rax` as `%al`, `%ax`, `%eax` or `%rax`."""
+    if width == 8:
+        return f"%{register}"
+    if register[1].isdigit():
+        return f"%{register}{ {1: 'b', 2: 'w', 4: 'd'}[width] }".replace(" ", "")
+    if width == 1:
+        return "%" + (register[1] + "l" if register[2] == "x" else register[1:] + "l")
+    return "%" + ("e" if width == 4 else "") + register[1:]
+
+
+def forms() -> Iterator[Form]:
+    """All forms with all widths, with memory operands and registers taken in turn."""
+    places = itertools.cycle(MEMORY)
+    registers = itertools.cycle([each for each in NAMES if each != "rsp"])
+    for _, width in itertools.product(range(7), SUFFIX):
+        s = SUFFIX[width]
+        yield from moves(width, s, places, registers)
+        yield from arithmetic(width, s, places, registers)
+        yield from exchanges(width, s, places, registers)
+
+
+def moves(width: int, s: str, places: Iterator[str], registers: Iterator[str]) -> Iterator[Form]:
+    def reg(size: int = width) -> str:
+        return name(next(registers), size)
+
+    value = random.Random(width).randrange(-(1 << (8 * min(width, 4) - 1)), 1 << 7)
+    yield Form(f"mov{s} {next(places)}, {reg()}", width, Kind.LOAD)
+    yield Form(f"mov{s} {reg()}, {next(places)}", width, Kind.STORE, Op.MOV)
+    yield Form(f"mov{s} ${value}, {next(places)}", width, Kind.STORE, Op.MOV)
+    for wide in (each for each in (2, 4, 8) if each > width):
+        if width < 4:
+            yield Form(f"movz{s}{SUFFIX[wide]} {next(places)}, {reg(wide)}", width, Kind.LOAD)
+        if (width, wide) != (4, 2):
+            yield Form(f"movs{s}{SUFFIX[wide]} {next(places)}, {reg(wide)}", width, Kind.LOAD)
+    for condition in CONDITIONS:
+        if width > 1:
+            yield Form(f"cmov{condition} {next(places)}, {reg()}", width, Kind.LOAD)
+        yield Form(f"set{condition} {next(places)}", 1, Kind.STORE, Op.MOV)
+    yield Form(f"stos{s}", width, Kind.STORE, Op.MOV)
+    if width == 1:
+        for high in ("ah", "ch", "dh", "bh"):
+            yield Form(f"movb %{high}, 4(%rbx)", 1, Kind.STORE, Op.MOV)
+            yield Form(f"movb 4(%rbx), %{high}", 1, Kind.LOAD)
+            yield Form(f"addb %{high}, 4(%rbx)", 1, Kind.RMW_PLAIN, Op.ADD)
+            yield Form(f"xchgb %{high}, 4(%rbx)", 1, Kind.RMW_LOCKED, Op.XCHG)
+            yield Form(f"lock cmpxchgb %{high}, 4(%rbx)", 1, Kind.CMPXCHG_OK)
+
+
+def arithmetic(
+    width: int, s: str, places: Iterator[str], registers: Iterator[str]
+) -> Iterator[Form]:
+    def reg() -> str:
+        return name(next(registers), width)
+
+    two = {"add": Op.ADD, "or": Op.OR, "adc": Op.ADD, "sbb": Op.SUB}
+    two |= {"and": Op.AND, "sub": Op.SUB, "xor": Op.XOR}
+    one = {"inc": Op.INC, "dec": Op.DEC, "not": Op.XOR, "neg": Op.NONE}
+    bits = {"bts": Op.OR, "btr": Op.AND, "btc": Op.XOR}
+    for lock, kind in (("", Kind.RMW_PLAIN), ("lock ", Kind.RMW_LOCKED)):
+        for word, op in two.items():
+            undefined = ADJUST if word in ("or", "and", "xor") else 0
+            yield Form(f"{lock}{word}{s} {reg()}, {next(places)}", width, kind, op, undefined)
+            yield Form(f"{lock}{word}{s} $-3, {next(places)}", width, kind, op, undefined)
+            yield Form(f"{lock}{word}{s} $77, {next(places)}", width, kind, op, undefined)
+            if width > 1:
+                large = 0x1234 if width == 2 else 0x12345678
+                yield Form(f"{lock}{word}{s} ${large}, {next(places)}", width, kind, op, undefined)
+        for word, op in one.items():
+            yield Form(f"{lock}{word}{s} {next(places)}", width, kind, op)
+        for word, op in bits.items():
+            if width > 1:
+                open_flags = OVERFLOW | SIGN | ADJUST | PARITY
+                yield Form(f"{lock}{word}{s} $13, {next(places)}", width, kind, op, open_flags)
+    for word in (*two, "cmp"):
+        undefined = ADJUST if word in ("or", "and", "xor") else 0
+        yield Form(f"{word}{s} {next(places)}, {reg()}", width, Kind.LOAD, Op.NONE, undefined)
+    yield Form(f"cmp{s} {reg()}, {next(places)}", width, Kind.LOAD)
+    yield Form(f"cmp{s} $-2, {next(places)}", width, Kind.LOAD)
+    yield Form(f"test{s} {reg()}, {next(places)}", width, Kind.LOAD, Op.NONE, ADJUST)
+    yield Form(f"test{s} $0x41, {next(places)}", width, Kind.LOAD, Op.NONE, ADJUST)
+    if width > 1:
+        open_flags = OVERFLOW | SIGN | ADJUST | PARITY
+        yield Form(f"bt{s} $5, {next(places)}", width, Kind.LOAD, Op.NONE, open_flags)
+
+
+def exchanges(
+    width: int, s: str, places: Iterator[str], registers: Iterator[str]
+) -> Iterator[Form]:
+    def reg() -> str:
+        return name(next(registers), width)
+
+    yield Form(f"xchg{s} {reg()}, {next(places)}", width, Kind.RMW_LOCKED, Op.XCHG)
+    yield Form(f"lock xchg{s} {reg()}, {next(places)}", width, Kind.RMW_LOCKED, Op.XCHG)
+    yield Form(f"xadd{s} {reg()}, {next(places)}", width, Kind.RMW_PLAIN, Op.ADD)
+    yield Form(f"lock xadd{s} {reg()}, {next(places)}", width, Kind.RMW_LOCKED, Op.ADD)
+    yield Form(f"lock cmpxchg{s} {reg()}, {next(places)}", width, Kind.CMPXCHG_OK)
+    yield Form(f"cmpxchg{s} {reg()}, {next(places)}", width, Kind.CMPXCHG_OK)
+
+
+FORMS = list({form.text: form for form in forms()}.values())
+
+REFUSED = [
+    "movups %xmm0, (%rbx)",
+    "movdqu (%rbx), %xmm1",
+    "movq %xmm0, (%rbx)",
+    "shlx %ecx, (%rbx), %eax",
+    "andn (%rbx), %ecx, %eax",
+    "vmovdqu (%rbx), %ymm0",
+    "imul (%rbx), %eax",
+    "mull (%rbx)",
+    "divl (%rbx)",
+    "shll $3, (%rbx)",
+    "pushq (%rbx)",
+    "popq (%rbx)",
+    "call *(%rbx)",
+    "jmp *(%rbx)",
+    "incl 16(%rip)",
+    "movl %fs:(%rbx), %eax",
+    "addr32 movl (%ebx), %eax",
+    "cmpxchg8b (%rbx)",
+    "movbe (%rbx), %eax",
+    "popcnt (%rbx), %eax",
+    "movsl",
+    "rep movsb",
+    "lodsl",
+    "scasb",
+    "btl %eax, (%rbx)",
+    "mov %eax, %ebx",
+    "nop",
+    "ret",
+    "syscall",
+    "xrelease movl $1, (%rbx)",
+]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("native")
+    sources = [HERE / "native.c", *(CORE / f"{each}.c" for each in ("decode", "alu", "emulate"))]
+    options = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-pthread"]
+    subprocess.run(["cc", *options, f"-I{CORE}", *sources, "-o", folder / "native.so"], check=True)
+    loaded = ctypes.CDLL(str(folder / "native.so"))
+    assert loaded.native_init() == 0
+    return loaded
+
+
+def assemble(texts: list[str], folder: Path) -> list[bytes]:
+    """The code of each instruction, with a ret behind it."""
+    lines = [f".p2align 4, 0xcc\n{text}\nret" for text in texts]
+    source = folder / "forms.s"
+    source.write_text("\n".join(lines) + "\n.p2align 4, 0xcc\n")
+    subprocess.run(["cc", "-c", source, "-o", folder / "forms.o"], check=True)
+    subprocess.run(
+        ["objcopy", "-O", "binary", "-j", ".text", folder / "forms.o", folder / "forms.bin"],
+        check=True,
+    )
+    data = (folder / "forms.bin").read_bytes()
+    chunks = [data[at : at + 16].rstrip(b"\xcc") for at in range(0, len(data), 16)]
+    assert len(chunks) == len(texts)
+    assert all(chunk.endswith(b"\xc3") for chunk in chunks)
+    return chunks
+
+
+class Bench:
+    """Two pages and random registers that point into the first."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.native = ctypes.create_string_buffer(PAGE_BYTES + 64)
+        self.emulated = ctypes.create_string_buffer(PAGE_BYTES + 64)
+        self.random = random.Random(1)
+
+    def registers(self, form: Form) -> Registers:
+        found = Registers()
+        for i in range(16):
+            found.general[i] = self.random.getrandbits(64)
+        page = ctypes.addressof(self.native)
+        for each in ("rbx", "rbp", "r13", "r12", "rdi"):
+            found.general[NAMES.index(each)] = page + 8 * self.random.randrange(100)
+        found.general[1] = self.random.randrange(1, 8)
+        found.flags = 0x202 | self.random.getrandbits(12) & ARITHMETIC
+        if form.text.startswith("stos"):
+            found.flags |= self.random.choice((0, 0x400))
+            found.general[7] += 64
+        return found
+
+    def fill(self, form: Form, registers: Registers) -> None:
+        data = bytearray(self.random.randbytes(PAGE_BYTES + 64))
+        if "cmpxchg" in form.text and self.random.random() < 0.5:
+            # Everywhere what the accumulator holds, so that the exchange takes place.
+            accumulator = registers.general[0].to_bytes(8, "little")[: form.width]
+            data = bytearray(accumulator * (len(data) // form.width))
+        ctypes.memmove(self.native, bytes(data), len(data))
+        ctypes.memmove(self.emulated, bytes(data), len(data))
+
+    def compare(self, form: Form, code: bytes) -> Access:
+        """Run it both ways; the access as it was described."""
+        real = self.registers(form)
+        self.fill(form, real)
+        emulated, access = Registers.from_buffer_copy(real), Access()
+        before = self.emulated.raw
+        self.library.native_execute(code, len(code), ctypes.byref(real))
+        length = self.library.native_emulate(
+            code, ctypes.byref(emulated), self.native, self.emulated, ctypes.byref(access)
+        )
+        assert length == len(code) - 1, form.text
+        assert self.native.raw == self.emulated.raw, form.text
+        assert list(real.general) == list(emulated.general), form.text
+        defined = ARITHMETIC & ~form.undefined
+        assert real.flags & defined == emulated.flags & defined, form.text
+        self.check_description(form, access, before)
+        return access
+
+    def check_description(self, form: Form, access: Access, before: bytes) -> None:
+        kind = form.kind
+        if kind == Kind.CMPXCHG_OK and access.kind == Kind.CMPXCHG_FAIL:
+            kind = Kind.CMPXCHG_FAIL
+        assert (access.kind, access.op, access.width) == (kind, form.op, form.width), form.text
+        assert access.t0 < access.t1
+        assert access.flags == 0
+        after = self.emulated.raw
+        changed = [at for at in range(len(after)) if before[at] != after[at]]
+        if kind in (Kind.LOAD, Kind.CMPXCHG_FAIL):
+            assert not changed
+            assert access.old == access.new
+        elif changed:
+            start = max(0, changed[-1] - form.width + 1)
+            candidates = range(start, changed[0] + 1)
+            values = {
+                tuple(
+                    int.from_bytes(page[at : at + form.width], "little") for page in (before, after)
+                )
+                for at in candidates
+            }
+            assert (access.old, access.new) in values, form.text
+        else:
+            assert access.old == access.new
+
+
+def applied(access: Access) -> int:
+    """What an RMW's record says that it left."""
+    mask = (1 << (8 * access.width)) - 1
+    old, operand = access.old, access.operand
+    result = {
+        Op.OR: old | operand,
+        Op.AND: old & operand,
+        Op.ADD: old + operand,
+        Op.SUB: old - operand,
+        Op.XOR: old ^ operand,
+        Op.XCHG: operand,
+        Op.INC: old + 1,
+        Op.DEC: old - 1,
+    }[Op(access.op)]
+    return int(result & mask)
+
+
+def test_every_form_does_what_the_processor_does(library: ctypes.CDLL, tmp_path: Path) -> None:
+    assert len(FORMS) > 1500
+    bench = Bench(library)
+    seen: Counter[tuple[int, int]] = Counter()
+    for form, code in zip(FORMS, assemble([form.text for form in FORMS], tmp_path), strict=True):
+        for _ in range(6):
+            access = bench.compare(form, code)
+            seen[access.kind, access.op] += 1
+            if access.kind in (Kind.RMW_LOCKED, Kind.RMW_PLAIN) and access.op != Op.NONE:
+                assert applied(access) == access.new, form.text
+    kinds = {kind for kind, _ in seen}
+    assert kinds == set(range(Kind.LOAD, Kind.CMPXCHG_FAIL + 1))
+    assert {op for _, op in seen} == set(Op)
+
+
+def test_what_is_not_known_is_refused(library: ctypes.CDLL, tmp_path: Path) -> None:
+    registers, page, access = Registers(), ctypes.create_string_buffer(PAGE_BYTES), Access()
+    registers.general[3] = ctypes.addressof(page)
+    for text, code in zip(REFUSED, assemble(REFUSED, tmp_path), strict=True):
+        result = library.native_emulate(
+            code, ctypes.byref(registers), page, page, ctypes.byref(access)
+        )
+        assert result == 0, text
+
+
+def test_padding_prefixes_change_nothing(library: ctypes.CDLL) -> None:
+    bench = Bench(library)
+    form = Form("movl %eax, (%rbx)", 4, Kind.STORE, Op.MOV)
+    for prefix in (b"\x2e", b"\x3e", b"\x2e\x2e\x3e", b"\x40", b"\x26\x36\x40"):
+        bench.compare(form, prefix + b"\x89\x03\xc3")
+
+
+def test_endless_prefixes_are_refused(library: ctypes.CDLL) -> None:
+    registers, access = Registers(), Access()
+    code = b"\x2e" * 14 + b"\x89\x03\xc3"
+    assert library.native_emulate(code, ctypes.byref(registers), code, code, access) == 0
+
+
+def test_random_bytes_never_make_the_decoder_read_too_far(library: ctypes.CDLL) -> None:
+    registers, access = Registers(), Access()
+    page = ctypes.create_string_buffer(PAGE_BYTES)
+    source = random.Random(3)
+    refused = 0
+    for _ in range(20000):
+        code = source.randbytes(16)
+        # The operand is nowhere near the page, so nothing is done: only the decoder works.
+        result = library.native_emulate(
+            code, ctypes.byref(registers), page, page, ctypes.byref(access)
+        )
+        assert result in (-1, 0)
+        refused += result == 0
+    assert 0 < refused < 20000
+
+
+@pytest.mark.parametrize(
+    ("code", "locked"), [(b"\xf0\xff\x03", True), (b"\xff\x03", False)], ids=["lock inc", "inc"]
+)
+def test_two_threads_on_one_cell(library: ctypes.CDLL, code: bytes, locked: bool) -> None:
+    count = 20000
+    cell = ctypes.c_uint32(0)
+    log = (Access * (2 * count))()
+    assert library.native_race(code, ctypes.byref(cell), log, count) == 0
+    # Whatever was overwritten is in the log: the values chain from 0 to the last one.
+    olds = Counter(access.old for access in log)
+    news = Counter(access.new for access in log)
+    assert olds + Counter({cell.value: 1}) == news + Counter({0: 1})
+    lost = sum(bool(access.flags & Flag.LOST_UPDATE) for access in log)
+    if locked:
+        assert cell.value == 2 * count
+        assert lost == 0
+    else:
+        assert all(
+            bool(access.flags & Flag.LOST_UPDATE) == (access.old != access.loaded) for access in log
+        )
+        assert (lost == 0) == (cell.value == 2 * count)
+
+
+def test_the_c_numbers_are_the_drawn_numbers() -> None:
+    text = (CORE / "record.h").read_text()
+    numbers = dict(re.findall(r"^\s+VT_(\w+) = (\d+),", text, re.MULTILINE))
+    numbers |= dict(re.findall(r"^#define VT_(\w+) (\d+)$", text, re.MULTILINE))
+    for kind in Kind:
+        assert int(numbers[kind.name]) == kind
+    for op in Op:
+        assert int(numbers[f"OP_{op.name}"]) == op
+    for flag in Flag:
+        assert int(numbers[f"FLAG_{flag.name}"]) == flag
