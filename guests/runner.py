@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from vchan_testbed.errors import TestbedError
@@ -27,7 +28,7 @@ from vchan_testbed.rundir import RunDirectory
 HELLO_SECONDS_MAX = 120.0
 LOOK_SECONDS_MAX = 30.0
 END_SECONDS_MAX = 60.0
-SHOW_SECONDS = 0.5
+SHOW_SECONDS = 1.0
 PAIRS_ANEW_MAX = 3
 
 Started = dict[str, Any]
@@ -91,6 +92,7 @@ class Attempt:
         self._seconds: dict[str, float] = {}
         self._quiescence: dict[str, Any] | None = None
         self._began = time.monotonic()
+        self._shown = ("", 0.0)
 
     def perform(self) -> None:
         """All of it. Raises TestbedError; GuestLost when a domain went away."""
@@ -132,7 +134,7 @@ class Attempt:
         for side, peer in ((server, client), (client, server)):
             side.start(self._start_message(side.endpoint, side, peer, path))
             self._until(
-                lambda side=side: side.ready or side.over,
+                partial(_ready_or_over, side),
                 2 * seconds_max,
                 f"the {side.endpoint} does not get ready within {2 * seconds_max:g} s",
             )
@@ -241,11 +243,11 @@ class Attempt:
 
     def _take_one(self, deadline: float) -> None:
         """Take a frame, or nothing by the deadline. Raises what an agent reports."""
+        self._show()
         left = min(deadline - time.monotonic(), SHOW_SECONDS)
         try:
             endpoint, frame = self._inbox.get(timeout=max(left, 0.0))
         except queue.Empty:
-            self._show()
             return
         side = self._sides[endpoint]
         side.take(frame)
@@ -269,8 +271,10 @@ class Attempt:
             for name, side in self._sides.items()
             if side.ready
         ]
-        if shown:
-            self._progress.note("; ".join(shown))
+        text = "; ".join(shown)
+        if text != self._shown[0] and time.monotonic() > self._shown[1] + SHOW_SECONDS:
+            self._progress.note(text)
+            self._shown = (text, time.monotonic())
 
     def _over(self) -> bool:
         return all(side.over for side in self._sides.values())
@@ -301,6 +305,10 @@ class Attempt:
                 yield
         finally:
             self._seconds[name] = round(time.monotonic() - began, 3)
+
+
+def _ready_or_over(side: Side) -> bool:
+    return side.ready or side.over
 
 
 def _look_of(side: Side) -> Look:

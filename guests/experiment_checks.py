@@ -1,0 +1,117 @@
+"""What the fields of an experiment have to do with each other.
+
+What must hang or lose bytes is refused, unless `expect:` names that outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vchan_testbed.guests.experiment_file import Source, Where
+from vchan_testbed.guests.experiment_model import (
+    ENDPOINTS,
+    RECEIVING,
+    SENDING,
+    Experiment,
+    Operation,
+    ring_bytes,
+)
+from vchan_testbed.guests.rings import standing_still
+
+
+def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
+    """The checks across fields, each with the place to look at."""
+    _check_domains(source, experiment)
+    for endpoint in ENDPOINTS:
+        for number, operation in enumerate(experiment.operations(endpoint)):
+            _check_operation(source, (endpoint, number), experiment, endpoint, operation)
+    expect = experiment.expect
+    wrong: list[tuple[Where, str, str]] = []
+    if expect.progress == "PROGRESS":
+        wrong += _what_hangs(experiment)
+        if expect.conformance == "ACCEPTED" and not expect.known:
+            wrong += _unacknowledged_close(experiment)
+    for where, found, expected in wrong:
+        raise source.error(where, found, expected)
+
+
+def _check_domains(source: Source, experiment: Experiment) -> None:
+    if all(experiment.domain(e).type == "dom0" for e in ENDPOINTS):
+        raise source.error(
+            ("domains", "client", "type"),
+            "both endpoints are dom0",
+            "One end has to be another domain: a vchan to the own domain crashes kernels.",
+        )
+
+
+def _check_operation(
+    source: Source, where: Where, experiment: Experiment, endpoint: str, operation: Operation
+) -> None:
+    if operation.do == "close" and where[1] != len(experiment.operations(endpoint)) - 1:
+        raise source.error(where, "`close` is not the last operation", "Nothing can follow it.")
+    sizes = operation.sizes
+    if sizes and sizes[0] == "from" and int(sizes[1]) > int(sizes[3]):
+        raise source.error(where, f"sizes from {sizes[1]} to {sizes[3]}", "Expected from <= to.")
+    if operation.do in ("send", "recv"):
+        ring = ring_bytes(experiment.channel, endpoint, writes=operation.do == "send")
+        largest = max(int(s) for s in sizes if s not in ("from", "to"))
+        if largest > ring:
+            raise source.error(
+                where,
+                f"a packet of {largest} bytes over a ring of {ring} bytes",
+                "A packet has to fit the ring: the library refuses others.",
+            )
+
+
+def _what_hangs(experiment: Experiment) -> Iterator[tuple[Where, str, str]]:
+    """Place, finding and way out for each thing that must hang or end early."""
+    for writer, reader in (("client", "server"), ("server", "client")):
+        out = sum(o.bytes for o in experiment.operations(writer) if o.do in SENDING)
+        taken = sum(o.bytes for o in experiment.operations(reader) if o.do in RECEIVING)
+        to_end = any(o.do == "read_to_end" for o in experiment.operations(reader))
+        if out != taken and not to_end:
+            yield (
+                (reader,),
+                f"the {writer} writes {out} bytes and the {reader} reads {taken}",
+                "Make the totals equal, or name the outcome in `expect:`.",
+            )
+    stuck = standing_still(experiment)
+    if stuck:
+        endpoint, number = next(iter(stuck.items()))
+        doing = " and ".join(f"the {e} in its operation {n + 1}" for e, n in stuck.items())
+        yield (
+            (endpoint, number),
+            f"this cannot end: {doing} would wait for ever",
+            "Let one end read what the other writes, or name the outcome in `expect:`.",
+        )
+
+
+def _unacknowledged_close(experiment: Experiment) -> Iterator[tuple[Where, str, str]]:
+    for endpoint, peer in (("server", "client"), ("client", "server")):
+        if not _acknowledged(experiment.operations(endpoint), experiment.operations(peer)):
+            yield (
+                (endpoint, len(experiment.operations(endpoint)) - 1),
+                f"the {endpoint} closes before the {peer} has said that it read everything: "
+                "the tail may be lost (L1)",
+                "Read an acknowledgement before the end, or name the outcome in `expect:`.",
+            )
+
+
+def _acknowledged(own: tuple[Operation, ...], peer: tuple[Operation, ...]) -> bool:
+    """Whether the last byte that `own` reads was written after the peer had read all of own's.
+
+    Reading until the peer closes is one as well: who has closed reads no more.
+    """
+    written = sum(o.bytes for o in own if o.do in SENDING)
+    awaited = sum(o.bytes for o in own if o.do in RECEIVING)
+    if not written or any(o.do == "read_to_end" for o in own):
+        return True
+    seen = answered = 0
+    for operation in peer:
+        if operation.do in RECEIVING:
+            seen += operation.bytes
+        elif operation.do in SENDING:
+            answered += operation.bytes
+            if awaited and answered >= awaited:
+                return seen >= written
+    return False

@@ -1,0 +1,166 @@
+"""An experiment's YAML text: its data, the line of each place in it, and the schema."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any, cast
+
+import jsonschema
+import yaml
+
+from vchan_testbed.errors import InputError
+from vchan_testbed.guests.experiment_model import (
+    ChannelConfig,
+    DomainConfig,
+    Expect,
+    Experiment,
+    Fault,
+    Operation,
+    Timeouts,
+)
+
+Where = tuple[str | int, ...]
+
+
+def _is_whole(_: object, value: object) -> bool:
+    # JSON Schema takes 64.0 for an integer, and 64.0 bytes cannot be written.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: object, value: object) -> bool:
+    # Every comparison with a NaN is false, so that no minimum would refuse it.
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_whole, "number": _is_number}
+    ),
+)
+
+
+class Source:
+    """A YAML text, its data, and the line of each place in it."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.name = name
+        try:
+            self._root = yaml.compose(text, Loader=yaml.SafeLoader)
+            self.data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else 1
+            problem = getattr(error, "problem", None) or str(error)
+            raise InputError(
+                f"{name}:{line}: not YAML: {problem}", next_step="Mend that line."
+            ) from error
+
+    def line(self, where: Where) -> int:
+        """The line of the deepest place along `where` that the text has."""
+        node, line = self._root, 1
+        for step in where:
+            found = _child(node, step)
+            if found is None:
+                break
+            line, node = found
+        return line
+
+    def error(self, where: Where, found: str, expected: str) -> InputError:
+        """An error at a place."""
+        return InputError(f"{self.name}:{self.line(where)}: {found}", next_step=expected)
+
+
+def check_schema(source: Source) -> None:
+    """Raises InputError for the outermost place that the schema does not allow."""
+    problems = sorted(
+        _Validator(_schema()).iter_errors(source.data), key=lambda e: len(e.absolute_path)
+    )
+    if problems:
+        raise _schema_error(source, _most_telling(problems[0]))
+
+
+def _child(node: yaml.Node | None, step: str | int) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == step:
+                return key.start_mark.line + 1, value
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step].start_mark.line + 1, node.value[step]
+    return None
+
+
+def _schema() -> dict[str, Any]:
+    text = resources.files("vchan_testbed.guests").joinpath("experiment.schema.yaml").read_text()
+    schema: dict[str, Any] = yaml.safe_load(text)
+    return schema
+
+
+def _most_telling(problem: jsonschema.ValidationError) -> jsonschema.ValidationError:
+    """Of alternatives that all failed, the one that got furthest into the data."""
+    while problem.context:
+        deepest = max(problem.context, key=lambda e: len(e.absolute_path))
+        if len(deepest.absolute_path) <= len(problem.absolute_path):
+            return problem
+        problem = deepest
+    return problem
+
+
+def _schema_error(source: Source, problem: jsonschema.ValidationError) -> InputError:
+    where = tuple(problem.absolute_path)
+    place = ".".join(str(step) for step in where) or "the file"
+    schema = cast(dict[str, Any], problem.schema)
+    found = cast(Any, problem.instance)
+    if problem.validator == "additionalProperties":
+        known = sorted(schema.get("properties", {}))
+        unknown = [str(key) for key in found if key not in known]
+        return source.error(
+            (*where, *unknown[:1]),
+            f"{place} has no entry {unknown[0] if unknown else '?'!r}",
+            "Expected one of: " + ", ".join(known) + ".",
+        )
+    if problem.validator == "required":
+        return source.error(where, f"{place}: {problem.message}", "Add it.")
+    expected = schema.get("description") or problem.message
+    return source.error(where, f"{place} is {found!r}", f"Expected {str(expected).rstrip('.')}.")
+
+
+def build(data: dict[str, Any]) -> Experiment:
+    """The dataclasses from what the schema has allowed."""
+    domains = data.get("domains", {})
+    expect = dict(data.get("expect", {}))
+    expect["known"] = tuple(expect.get("known", ()))
+    return Experiment(
+        name=data["name"],
+        about=data.get("about", ""),
+        server=tuple(_read_operation(o) for o in data["server"]),
+        client=tuple(_read_operation(o) for o in data["client"]),
+        server_domain=DomainConfig(**domains.get("server", {})),
+        client_domain=DomainConfig(**domains.get("client", {})),
+        channel=ChannelConfig(**data.get("channel", {})),
+        timeouts=Timeouts(**data.get("timeouts", {})),
+        faults=tuple(Fault(**f) for f in data.get("faults", ())),
+        expect=Expect(**expect),
+    )
+
+
+def _read_operation(entry: str | dict[str, dict[str, Any]]) -> Operation:
+    if isinstance(entry, str):
+        return Operation(do=entry)
+    ((do, arguments),) = entry.items()
+    if do == "pause":
+        return Operation(do=do, pause_seconds=float(arguments["seconds"]))
+    return Operation(
+        do=do,
+        bytes=arguments.get("bytes", 0),
+        sizes=_read_sizes(arguments.get("sizes", ())),
+        pause_seconds=float(arguments.get("pause_seconds", 0.0)),
+    )
+
+
+def _read_sizes(sizes: Any) -> tuple[int | str, ...]:
+    if isinstance(sizes, int):
+        return (sizes,)
+    if isinstance(sizes, dict):
+        return ("from", sizes["from"], "to", sizes["to"])
+    return tuple(sizes)

@@ -1,0 +1,142 @@
+"""What an experiment is: frozen dataclasses, and the way to plain data and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+ENDPOINTS = ("server", "client")
+WRITES = {"client": "left", "server": "right"}
+"""The direction that each endpoint writes."""
+SENDING = {"write", "send"}
+RECEIVING = {"read", "recv"}
+
+
+@dataclass(frozen=True)
+class DomainConfig:
+    """What a domain is to be; type "default" leaves it to the host, "dom0" is the host's own."""
+
+    type: str = "default"
+    memory_mib: int = 160
+    vcpus: int = 1
+
+
+@dataclass(frozen=True)
+class ChannelConfig:
+    """Ring sizes asked for, in bytes; left is what the client writes."""
+
+    left_ring_bytes: int = 4096
+    right_ring_bytes: int = 4096
+    blocking: bool = True
+    threads: str = "one"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One entry of an endpoint's list.
+
+    `do` is write, read, send, recv, read_to_end, pause, data_ready, buffer_space or close; `sizes`
+    is a tuple taken in turn, or ("from", A, "to", B) for sizes drawn from the seed.
+    """
+
+    do: str
+    bytes: int = 0
+    sizes: tuple[int | str, ...] = ()
+    pause_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Watchdogs, in seconds. A run that stands still for `settle_seconds` is looked at."""
+
+    connect_seconds_max: float = 60.0
+    settle_seconds: float = 2.0
+    run_seconds_max: float = 600.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the tracer of the endpoint `at` makes go wrong."""
+
+    at: str
+    do: str
+    nth: int
+    bit: str | None = None
+
+
+@dataclass(frozen=True)
+class Expect:
+    """The verdict that counts as a success."""
+
+    conformance: str = "ACCEPTED"
+    progress: str = "PROGRESS"
+    known: tuple[str, ...] = ()
+    fault_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment, with every default filled in."""
+
+    name: str
+    server: tuple[Operation, ...]
+    client: tuple[Operation, ...]
+    about: str = ""
+    server_domain: DomainConfig = DomainConfig()
+    client_domain: DomainConfig = DomainConfig()
+    channel: ChannelConfig = ChannelConfig()
+    timeouts: Timeouts = Timeouts()
+    faults: tuple[Fault, ...] = ()
+    expect: Expect = field(default_factory=Expect)
+
+    def operations(self, endpoint: str) -> tuple[Operation, ...]:
+        """What "server" or "client" does, in order."""
+        return self.server if endpoint == "server" else self.client
+
+    def domain(self, endpoint: str) -> DomainConfig:
+        """Where "server" or "client" lives."""
+        return self.server_domain if endpoint == "server" else self.client_domain
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Experiment:
+        """The inverse of to_dict, also after a way through JSON."""
+        return cls(
+            name=data["name"],
+            about=data["about"],
+            server=tuple(_operation(o) for o in data["server"]),
+            client=tuple(_operation(o) for o in data["client"]),
+            server_domain=DomainConfig(**data["server_domain"]),
+            client_domain=DomainConfig(**data["client_domain"]),
+            channel=ChannelConfig(**data["channel"]),
+            timeouts=Timeouts(**data["timeouts"]),
+            faults=tuple(Fault(**f) for f in data["faults"]),
+            expect=Expect(**{**data["expect"], "known": tuple(data["expect"]["known"])}),
+        )
+
+
+def _operation(data: dict[str, Any]) -> Operation:
+    return Operation(**{**data, "sizes": tuple(data["sizes"])})
+
+
+def ring_bytes(channel: ChannelConfig, endpoint: str, *, writes: bool) -> int:
+    """The size of the ring that the library makes for what was asked.
+
+    1 KiB and 2 KiB lie inside the shared page, so there is one of each at most; else 4 KiB up.
+    Source: libxenvchan_server_init in tools/libs/vchan/init.c, Xen 4.17.
+    """
+    small, large = 1024, 2048
+    left, right = channel.left_ring_bytes, channel.right_ring_bytes
+    rings = [max(4096, 1 << (size - 1).bit_length()) for size in (left, right)]
+    if left <= small and right <= large:
+        rings = [small, large]
+    elif left <= large and right <= small:
+        rings = [large, small]
+    elif left <= large:
+        rings[0] = large
+    elif right <= large:
+        rings[1] = large
+    return rings[0 if (endpoint == "client") == writes else 1]
