@@ -5,6 +5,7 @@ Tests take the types from here for checking only: `if TYPE_CHECKING: from confte
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -33,6 +34,11 @@ class RemoteError(Exception):
         self.message: str = error["message"]
         self.call: str | None = error["call"]
         self.errno: int | None = error["errno"]
+
+    @property
+    def errno_name(self) -> str:
+        """As in "ENOENT"; empty without one."""
+        return errno.errorcode[self.errno] if self.errno else ""
 
 
 class Remote:
@@ -66,6 +72,12 @@ class Remote:
         self.start(call, *arguments)
         return self.finish()
 
+    def fails(self, call: str, *arguments: Any) -> RemoteError:
+        """Make the call there, which must raise; what it raised."""
+        with pytest.raises(RemoteError) as raised:
+            self(call, *arguments)
+        return raised.value
+
     def start(self, call: str, *arguments: Any) -> None:
         """Make the call there; `finish` gives the result."""
         request = {"call": call, "arguments": [_encode(argument) for argument in arguments]}
@@ -81,6 +93,12 @@ class Remote:
         if "error" in answer:
             raise RemoteError(answer["error"])
         return _decode(answer["value"])
+
+    def finish_fails(self) -> RemoteError:
+        """What the call that was started raised."""
+        with pytest.raises(RemoteError) as raised:
+            self.finish()
+        return raised.value
 
     def wait_until_blocked_in_read(self, fd: int) -> None:
         """Return once the process stands in read() of its descriptor `fd`."""

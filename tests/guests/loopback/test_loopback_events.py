@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,15 +51,6 @@ def bound(domains: Domains) -> Iterator[Bound]:
         client("xenevtchn_close", client_handle)
     if server.alive:
         server("xenevtchn_close", server_handle)
-
-
-def failing(remote: Remote, call: str, *arguments: object) -> str:
-    """The errno's name of a call that must fail."""
-    with pytest.raises(Exception, match=call) as raised:
-        remote(call, *arguments)
-    number = getattr(raised.value, "errno", None)
-    assert number is not None
-    return errno.errorcode[number]
 
 
 def test_bind_leaves_the_own_port_pending_and_only_that(domains: Domains) -> None:
@@ -181,12 +171,15 @@ def test_close_of_one_end_is_silent_and_leaves_the_other_unbound(bound: Bound) -
 def test_unbound_ports_are_refused(bound: Bound) -> None:
     bound.client("xenevtchn_unbind", bound.client_handle, bound.client_port)
     for call in ("xenevtchn_notify", "xenevtchn_unbind"):
-        assert failing(bound.client, call, bound.client_handle, bound.client_port) == "ENOTCONN"
+        assert (
+            bound.client.fails(call, bound.client_handle, bound.client_port).errno_name
+            == "ENOTCONN"
+        )
 
 
 def test_ports_of_another_handle_are_refused(bound: Bound) -> None:
     other = bound.client("xenevtchn_open", None, 0)
-    assert failing(bound.client, "xenevtchn_notify", other, bound.client_port) == "ENOTCONN"
+    assert bound.client.fails("xenevtchn_notify", other, bound.client_port).errno_name == "ENOTCONN"
     bound.client("xenevtchn_close", other)
 
 
@@ -195,16 +188,18 @@ def test_bind_is_refused_as_xen_does(bound: Bound, domains: Domains) -> None:
     handle = stranger("xenevtchn_open", None, 0)
     waiting = bound.server("xenevtchn_bind_unbound_port", bound.server_handle, 2)
     bind = "xenevtchn_bind_interdomain"
-    assert failing(stranger, bind, handle, 1, waiting) == "EINVAL"  # it waits for domain 2
-    assert failing(stranger, bind, handle, 9, waiting) == "ESRCH"  # no such domain
-    assert failing(stranger, bind, handle, 3, waiting) == "EINVAL"  # the own domain
+    assert stranger.fails(bind, handle, 1, waiting).errno_name == "EINVAL"  # it waits for domain 2
+    assert stranger.fails(bind, handle, 9, waiting).errno_name == "ESRCH"  # no such domain
+    assert stranger.fails(bind, handle, 3, waiting).errno_name == "EINVAL"  # the own domain
     client, client_handle = bound.client, bound.client_handle
-    assert failing(client, bind, client_handle, 1, bound.server_port) == "EINVAL"  # bound already
-    assert failing(client, bind, client_handle, 1, 4000) == "EINVAL"
-    assert failing(client, bind, client_handle, 1, 0) == "EINVAL"
+    assert (
+        client.fails(bind, client_handle, 1, bound.server_port).errno_name == "EINVAL"
+    )  # bound already
+    assert client.fails(bind, client_handle, 1, 4000).errno_name == "EINVAL"
+    assert client.fails(bind, client_handle, 1, 0).errno_name == "EINVAL"
     unbound = "xenevtchn_bind_unbound_port"
-    assert failing(client, unbound, client_handle, 2) == "EINVAL"  # the own domain
-    assert failing(client, unbound, client_handle, 9) == "ESRCH"
+    assert client.fails(unbound, client_handle, 2).errno_name == "EINVAL"  # the own domain
+    assert client.fails(unbound, client_handle, 9).errno_name == "ESRCH"
     stranger("xenevtchn_close", handle)
 
 
