@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -128,14 +128,14 @@ class Endpoint:
         if not self._plan.duplex:
             self._drive([self._lane(numbered)])
             return self.result
-        lanes = [self._lane((n, o) for n, o in numbered if o["do"] in side) for side in LANES]
+        lanes = [self._lane([(n, o) for n, o in numbered if o["do"] in side]) for side in LANES]
         if self._plan.blocking:
             with ThreadPoolExecutor(len(lanes)) as pool:
                 for lane in [pool.submit(self._drive, [lane]) for lane in lanes]:
                     lane.result()
         else:
             self._drive(lanes)
-        self._drive([self._lane((n, o) for n, o in numbered if o["do"] == "close")])
+        self._drive([self._lane([(n, o) for n, o in numbered if o["do"] == "close"])])
         return self.result
 
     def _drive(self, lanes: list[Generator[None]]) -> None:
@@ -150,7 +150,7 @@ class Endpoint:
                     select.select([self._channel.fileno()], [], [])
                     self._channel.wait()
 
-    def _lane(self, operations: Iterable[tuple[int, Operation]]) -> Generator[None]:
+    def _lane(self, operations: list[tuple[int, Operation]]) -> Generator[None]:
         for number, operation in operations:
             self._on_operation(number)
             try:

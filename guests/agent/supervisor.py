@@ -88,7 +88,7 @@ class Supervisor:
             data = os.read(self._in, READ_BYTES)
             if not data:
                 return False
-            return all([self._obey(frame) for frame in self._decoder.feed(data)])
+            return all(self._obey(frame) for frame in self._decoder.feed(data))
         return True
 
     def _wait(self) -> list[Any]:
