@@ -17,7 +17,7 @@ def main() -> None:
     """Run each extension's build script, then compile the self-test."""
     for script in sorted(HERE.glob("vchan_testbed/*/build_*.py")):
         subprocess.run([sys.executable, script], check=True)
-    programs = [str(path) for path in sorted(HERE.glob("selftest/*.c"))]
+    programs = [str(path) for path in sorted(HERE.glob("selftest/*.[cS]"))]
     if programs:
         options = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread"]
         subprocess.run(["gcc", *options, "-o", HERE / "vchan-selftest", *programs], check=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vchan_testbed.cache import cached, key_of
 from vchan_testbed.guests.images import contents, sources
+from vchan_testbed.guests.images.kernel import elf_of_bzimage
 from vchan_testbed.guests.images.root import (
     LEFT_OUT,
     SUITE,
@@ -45,7 +46,7 @@ class Images:
     xen: Path
     """The hypervisor, a raw ELF file (QEMU's multiboot loader takes no other)."""
     kernel: Path
-    """Linux for dom0 and for the guests."""
+    """Linux for dom0 and for the guests, unpacked: emulated CPUs unpack slowly."""
     dom0: Path
     """dom0's initramfs; it holds the kernel and the guests' initramfs as well."""
     domu: Path
@@ -80,7 +81,7 @@ def _images_at(place: Path, key: str) -> Images:
     return Images(
         key=key,
         xen=place / "xen",
-        kernel=place / "vmlinuz",
+        kernel=place / "vmlinux",
         dom0=place / "dom0.initramfs",
         domu=place / "domu.initramfs",
         versions=json.loads((place / "versions.json").read_text()),
@@ -100,12 +101,12 @@ def _build_images(root: Path, extensions: Path, target: Path) -> None:
     with gzip.open(root / f"boot/xen-{contents.XEN}-amd64.gz") as packed:
         (target / "xen").write_bytes(packed.read())
     (kernel,) = (root / "boot").glob("vmlinuz-*")
-    shutil.copyfile(kernel, target / "vmlinuz")
+    (target / "vmlinux").write_bytes(elf_of_bzimage(kernel))
 
     sources.lay_out_guest_files(work, extensions)
     run_in_root(root, work, _COMPILE)
     _cut(root, work, "domu", contents.DOMU, sources.domu_files(work))
-    shutil.copyfile(target / "vmlinuz", work / "vmlinuz")
+    shutil.copyfile(target / "vmlinux", work / "vmlinux")
     _cut(root, work, "dom0", contents.DOM0, sources.dom0_files(work))
     for name in ("domu.initramfs", "dom0.initramfs"):
         (work / name).rename(target / name)

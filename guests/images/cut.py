@@ -156,8 +156,7 @@ def pack(stage: Path, archive: Path, compression: list[str]) -> None:
     names = sorted(str(path.relative_to(stage)) for path in stage.rglob("*"))
     with archive.open("wb") as output:
         cpio = subprocess.Popen(
-            ["cpio", "--create", "--null", "--format=newc", "--owner=0:0", "--quiet"]
-            + ["--reproducible"],
+            [*"cpio --create --null --format=newc --owner=0:0 --reproducible --quiet".split()],
             cwd=stage,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -81,7 +81,7 @@ def lay_out_guest_files(work: Path, extensions: Path) -> None:
         _copy(path, work / "python" / path.relative_to(extensions))
     from importlib.util import find_spec
 
-    if find_spec("vchan_testbed.guests.helper"):
+    if find_spec("vchan_testbed.guests.helper.build"):
         from vchan_testbed.guests.helper.build import build_zipapp
 
         build_zipapp(work / "helper.pyz")
@@ -98,6 +98,7 @@ def common_files(work: Path) -> list[GuestFile]:
     files = [(path, f"{_PYTHON}/{path.relative_to(work / 'python')}", 0o644) for path in python]
     return [(str(path.relative_to(work)), target, mode) for path, target, mode in files] + [
         ("common/functions.sh", f"{OWN}/functions.sh", 0o644),
+        ("common/serve-selftest", f"{OWN}/serve-selftest", 0o755),
         ("extensions/vchan-selftest", "/usr/bin/vchan-selftest", 0o755),
     ]
 
@@ -125,7 +126,7 @@ def dom0_files(work: Path) -> list[GuestFile]:
             for name in ("start", "name-ports", "serve-helper", "serve-shell")
         ),
         ("helper.pyz", f"{OWN}/helper.pyz", 0o644),
-        ("vmlinuz", f"{OWN}/domu/vmlinuz", 0o644),
+        ("vmlinux", f"{OWN}/domu/vmlinuz", 0o644),
         ("domu.initramfs", f"{OWN}/domu/initramfs", 0o644),
     ]
 
@@ -150,7 +151,7 @@ def _builds(path: Path) -> bool:
 
 
 def _selftest_sources() -> list[Path]:
-    return sorted((_GUESTS / "selftest").glob("*.[ch]"))
+    return sorted((_GUESTS / "selftest").glob("*.[chS]"))
 
 
 def _copy(source: Path, target: Path) -> None:
