@@ -120,6 +120,10 @@ class Qemu:
         try:
             with self.qmp() as qmp:
                 self.ssh_port = qmp.forwarded_port()
+        except TestbedError as error:
+            failure = self.failure("QEMU ended at once") if self.wait_for_end(1) else error
+            self.end()
+            raise failure from error
         except BaseException:
             self.end()
             raise

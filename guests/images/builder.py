@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vchan_testbed.cache import cached, key_of
 from vchan_testbed.guests.images import contents, sources
+from vchan_testbed.guests.images.keep import keep_newest
 from vchan_testbed.guests.images.kernel import elf_of_bzimage
 from vchan_testbed.guests.images.root import (
     LEFT_OUT,
@@ -74,6 +75,8 @@ def build(progress: Progress) -> Images:
     key = key_of(extensions_key, *sources.image_inputs())
     with progress.step("guest images"):
         place = cached("images", key, lambda target: _build_images(root, extensions, target))
+    for entry, count in ((root, 2), (extensions, 4), (place, 4)):
+        keep_newest(entry, count)
     return _images_at(place, key)
 
 

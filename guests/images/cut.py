@@ -27,6 +27,8 @@ Wishes = dict[str, Any]
 
 _TOP_LEVEL_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
+_CPIO_OPTIONS = ("--reproducible", "--quiet")
+
 
 def main() -> None:
     """Cut the image that the command line asks for."""
@@ -156,7 +158,7 @@ def pack(stage: Path, archive: Path, compression: list[str]) -> None:
     names = sorted(str(path.relative_to(stage)) for path in stage.rglob("*"))
     with archive.open("wb") as output:
         cpio = subprocess.Popen(
-            [*"cpio --create --null --format=newc --owner=0:0 --reproducible --quiet".split()],
+            ["cpio", "--create", "--null", "--format=newc", "--owner=0:0", *_CPIO_OPTIONS],
             cwd=stage,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -121,6 +121,7 @@ def dom0_files(work: Path) -> list[GuestFile]:
         *((f"dom0/{name}", f"/etc/{name}", 0o644) for name in ("inittab", "passwd", "group")),
         ("dom0/sshd_config", "/etc/ssh/sshd_config", 0o600),
         ("dom0/xl.conf", "/etc/xen/xl.conf", 0o644),
+        ("dom0/host.yaml", "/etc/vchan-testbed/host.yaml", 0o644),
         *(
             (f"dom0/{name}", f"{OWN}/{name}", 0o755)
             for name in ("start", "name-ports", "serve-helper", "serve-shell")
