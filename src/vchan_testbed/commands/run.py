@@ -127,9 +127,8 @@ def host_named(name: str, progress: Progress) -> Host:
 
 def with_domain_type(experiment: Experiment, kind: str) -> Experiment:
     """The experiment with both domains of a type; dom0 stays dom0."""
-    ends = {
-        f"{end}_domain": replace(experiment.domain(end), type=kind)
-        for end in ("server", "client")
-        if experiment.domain(end).type != "dom0"
-    }
-    return replace(experiment, **ends)
+    server, client = (
+        domain if domain.type == "dom0" else replace(domain, type=kind)
+        for domain in (experiment.server_domain, experiment.client_domain)
+    )
+    return replace(experiment, server_domain=server, client_domain=client)

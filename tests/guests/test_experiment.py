@@ -1,0 +1,224 @@
+"""Experiment files: what is accepted, and errors with file, line, finding and expectation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vchan_testbed.errors import InputError
+from vchan_testbed.guests.experiment import (
+    Experiment,
+    default_path,
+    load_experiment,
+    parse_experiment,
+)
+
+FILES = sorted(default_path().parent.glob("*.yaml"))
+GOOD = """\
+name: good
+channel: {left_ring_bytes: 1024, right_ring_bytes: 2048}
+server:
+  - read: {bytes: 8, sizes: 8}
+  - write: {bytes: 8, sizes: 8}
+  - read_to_end: {sizes: 64}
+client:
+  - write: {bytes: 8, sizes: [1, 2]}
+  - pause: {seconds: 0.5}
+  - read: {bytes: 8, sizes: {from: 1, to: 3}, pause_seconds: 0.1}
+  - close
+"""
+
+
+def changed(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def refused(text: str) -> tuple[int, str, str]:
+    """Line, finding and expectation of the error."""
+    with pytest.raises(InputError) as error:
+        parse_experiment(text, "x.yaml")
+    name, line, found = error.value.message.split(":", 2)
+    assert name == "x.yaml"
+    return int(line), found.strip(), error.value.next_step
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_experiment_of_the_project_is_accepted(path: Path) -> None:
+    experiment = load_experiment(path)
+    assert experiment.name == path.stem
+    assert experiment.about
+    assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
+
+
+def test_the_default_one_moves_256_kib_each_way_and_is_acknowledged() -> None:
+    experiment = load_experiment()
+    assert experiment.name == "default"
+    for end in ("server", "client"):
+        moved = {o.do: 0 for o in experiment.operations(end)}
+        for operation in experiment.operations(end):
+            moved[operation.do] += operation.bytes
+        assert moved["write"] == moved["read"] == (256 << 10) + 8
+    assert experiment.channel.left_ring_bytes == experiment.channel.right_ring_bytes == 4096
+    assert experiment.client[-1].do == "close"
+
+
+def test_what_is_left_out_has_a_default() -> None:
+    experiment = parse_experiment(GOOD, "x.yaml")
+    assert experiment.server_domain.type == "default"
+    assert experiment.timeouts.settle_seconds > 0
+    assert experiment.expect.conformance == "ACCEPTED"
+    assert experiment.client[2].sizes == ("from", 1, "to", 3)
+
+
+SCHEMA_ERRORS = [
+    # what is changed, into what, the line, a word of the finding, a word of the expectation
+    ("name: good", "nam: good", 1, "'nam'", "name"),
+    ("name: good\n", "", 1, "'name' is a required", "Add it"),
+    ("name: good", "name: ../evil", 1, "../evil", "short name"),
+    ("1024", "0", 2, "is 0", "1 to 1048576"),
+    ("1024", "'1024'", 2, "'1024'", "1 to 1048576"),
+    ("1024", "1024.0", 2, "1024.0", "1 to 1048576"),
+    ("1024", "true", 2, "True", "1 to 1048576"),
+    ("2048", "2097152", 2, "2097152", "1 to 1048576"),
+    ("left_ring_bytes", "left_ring", 2, "'left_ring'", "left_ring_bytes"),
+    ("server:", "serfer:", 3, "'serfer'", "server"),
+    ("  - read: {bytes: 8, sizes: 8}", "  - red: {bytes: 8, sizes: 8}", 4, "red", "read_to_end"),
+    ("bytes: 8, sizes: [1, 2]", "sizes: [1, 2]", 8, "'bytes' is a required", "Add it"),
+    ("sizes: [1, 2]", "sizes: []", 8, "[]", "size"),
+    ("sizes: [1, 2]", "sizes: [1, 0]", 8, "0", ""),
+    ("seconds: 0.5", "seconds: -1", 9, "-1", ""),
+    ("seconds: 0.5", "seconds: .nan", 9, "nan", ""),
+    ("pause_seconds: 0.1", "pause_seconds: soon", 10, "'soon'", "pause"),
+    ("- close", "- shut", 11, "'shut'", "close"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "found", "expected"), SCHEMA_ERRORS)
+def test_the_schema_says_where(old: str, new: str, line: int, found: str, expected: str) -> None:
+    at, finding, expectation = refused(changed(old, new))
+    assert at == line
+    assert found in finding
+    assert expected in expectation
+    assert expectation
+
+
+NOT_YAML = [("name: [", 1), ("name: good\n\tserver: []", 2), ("a: 1\n b: 2", 2), ("x: &a [*b]", 1)]
+
+
+@pytest.mark.parametrize(("text", "line"), NOT_YAML)
+def test_what_is_not_yaml_says_where(text: str, line: int) -> None:
+    at, finding, _ = refused(text)
+    assert at in (line, line + 1)
+    assert "not YAML" in finding
+
+
+@pytest.mark.parametrize("text", ["", "3", "- a", "text"])
+def test_another_thing_than_a_mapping_is_refused(text: str) -> None:
+    assert refused(text)[0] == 1
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.yaml"):
+        load_experiment(tmp_path / "gone.yaml")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_experiment(tmp_path)
+
+
+ACROSS_FIELDS = [
+    ("  - pause: {seconds: 0.5}", "  - close", 9, "last operation"),
+    ("{from: 1, to: 3}", "{from: 3, to: 1}", 10, "from 3 to 1"),
+    ("read: {bytes: 8, sizes: {", "read: {bytes: 4, sizes: {", 7, "the client reads 4"),
+    ("  - read: {bytes: 8, sizes: 8}", "  - recv: {bytes: 2000, sizes: 2000}", 4, "ring of 1024"),
+    ("name: good", "name: good\ndomains: {server: {type: dom0}, client: {type: dom0}}", 2, "dom0"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "found"), ACROSS_FIELDS)
+def test_fields_that_do_not_fit_are_refused(old: str, new: str, line: int, found: str) -> None:
+    at, finding, expectation = refused(changed(old, new))
+    assert at == line
+    assert found in finding
+    assert expectation
+
+
+MUTUAL = """\
+name: mutual
+channel: {left_ring_bytes: 1024, right_ring_bytes: 2048}
+server:
+  - write: {bytes: %d, sizes: 64}
+  - read: {bytes: 1025, sizes: 64}
+  - read_to_end: {sizes: 1}
+client:
+  - write: {bytes: 1025, sizes: 64}
+  - read: {bytes: %d, sizes: 64}
+  - close
+"""
+
+
+def test_both_writing_more_than_a_ring_is_refused() -> None:
+    _, finding, expectation = refused(MUTUAL % (2049, 2049))
+    assert "would wait for ever" in finding
+    assert "the server in its operation 1 and the client in its operation 1" in finding
+    assert "expect" in expectation
+
+
+def test_one_byte_less_lets_it_end_but_for_the_acknowledgement() -> None:
+    # The server's answer was written before it had read: it acknowledges nothing.
+    _, finding, _ = refused(MUTUAL % (2048, 2048))
+    assert "the client closes before the server has said" in finding
+
+
+def test_an_outcome_that_is_named_is_allowed() -> None:
+    text = MUTUAL % (2049, 2049) + "expect: {progress: STALLED}\n"
+    assert parse_experiment(text, "x.yaml").expect.progress == "STALLED"
+    text = MUTUAL % (2048, 2048) + "expect: {conformance: KNOWN, known: [L1]}\n"
+    assert parse_experiment(text, "x.yaml").expect.known == ("L1",)
+
+
+UNACKNOWLEDGED = """\
+name: tail
+server:
+  - read: {bytes: 64, sizes: 8}
+client:
+  - write: {bytes: 64, sizes: 8}
+  - close
+"""
+
+
+def test_a_close_right_after_a_write_is_refused() -> None:
+    at, finding, _ = refused(UNACKNOWLEDGED)
+    assert at == 6
+    assert "L1" in finding
+
+
+def test_so_is_the_close_at_the_end_of_the_list() -> None:
+    assert refused(UNACKNOWLEDGED.replace("  - close\n", ""))[0] == 5
+
+
+PACKETS = """\
+name: packets
+channel: {left_ring_bytes: 1024, right_ring_bytes: 2048}
+server:
+  - recv: {bytes: 2000, sizes: 1000}
+  - send: {bytes: 8, sizes: 8}
+  - read_to_end: {sizes: 1}
+client:
+  - send: {bytes: 2000, sizes: %s}
+  - recv: {bytes: 8, sizes: 8}
+  - close
+"""
+
+
+def test_packets_that_wait_for_each_other_are_refused() -> None:
+    # 600 fit; 600 more do not, and the receiver waits for 1000.
+    assert "would wait for ever" in refused(PACKETS % "600")[1]
+    assert parse_experiment(PACKETS % "500", "x.yaml").name == "packets"
+
+
+def test_a_ring_inside_of_the_page_is_one_of_each_size() -> None:
+    # Both ask for 1 KiB: the second gets 2 KiB, so that two such writes fit.
+    text = MUTUAL.replace("right_ring_bytes: 2048", "right_ring_bytes: 1024") % (2048, 2048)
+    assert "has said that it read" in refused(text)[1]

@@ -1,0 +1,116 @@
+"""The cache: keys, two processes at once, and builds that do not come to their end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vchan_testbed.cache import cache_dir, cached, key_of
+from vchan_testbed.errors import TestbedError
+
+USER = Path(__file__).resolve().parents[1] / "processes" / "cache_user.py"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VCHAN_TESTBED_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_the_variable_names_the_folder(own_cache: Path) -> None:
+    assert cache_dir() == own_cache
+    assert own_cache.is_dir()
+
+
+def test_without_it_the_xdg_folder_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VCHAN_TESTBED_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "xdg" / "vchan-testbed"
+
+
+def test_a_folder_that_cannot_be_made_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VCHAN_TESTBED_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(TestbedError) as error:
+        cache_dir()
+    assert "VCHAN_TESTBED_CACHE" in error.value.next_step
+
+
+def test_an_entry_is_built_once() -> None:
+    built: list[Path] = []
+
+    def build(folder: Path) -> None:
+        built.append(folder)
+        (folder / "it").write_text("whole")
+
+    first = cached("kind", "key", build)
+    assert cached("kind", "key", build) == first
+    assert len(built) == 1
+    assert (first / "it").read_text() == "whole"
+
+
+def test_the_key_depends_on_every_part_and_where_it_ends(tmp_path: Path) -> None:
+    file = tmp_path / "a.c"
+    file.write_text("1")
+    keys = {key_of("ab", "c"), key_of("a", "bc"), key_of("abc"), key_of(b"ab", file), key_of(file)}
+    file.write_text("2")
+    keys.add(key_of(file))
+    (tmp_path / "b.c").write_text("1")
+    keys.add(key_of(tmp_path))
+    assert len(keys) == 7
+
+
+def test_a_build_that_fails_leaves_nothing(own_cache: Path) -> None:
+    def build(folder: Path) -> None:
+        (folder / "half").write_text("")
+        raise TestbedError("no compiler")
+
+    with pytest.raises(TestbedError, match="no compiler"):
+        cached("kind", "key", build)
+    assert entries(own_cache) == []
+
+
+def start(what: str, log: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(USER), what, str(log)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
+    both = [start("build", tmp_path / "log") for _ in range(2)]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60)[0] for process in both] == ["whole\n", "whole\n"]
+    assert (tmp_path / "log").read_text() == "built\n"
+
+
+def test_a_build_that_is_killed_is_swept_up_by_the_next(own_cache: Path, tmp_path: Path) -> None:
+    process = start("die", tmp_path / "log")
+    process.communicate("go\n", timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not (own_cache / "kind" / "key").exists()
+    assert len(entries(own_cache)) == 1, "a temporary folder is left"
+    process = start("build", tmp_path / "log")
+    assert process.communicate("go\n", timeout=60)[0].split() == ["ready", "whole"]
+    assert entries(own_cache) == ["key"]
+
+
+def entries(cache: Path) -> list[str]:
+    """What lies in the cache but for locks."""
+    return sorted(p.name for p in (cache / "kind").iterdir() if p.suffix != ".lock")
