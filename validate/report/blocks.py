@@ -64,11 +64,13 @@ class LaneRow:
     record: str
     time: str
     call: str
-    cell: str
-    change: str
     action: str
-    here: Literal["", "done", "stuck"] = ""
-    """Where the behaviour ends: the last record that it explains, or the one that it cannot."""
+    """The spec's action, or what kind of record it is where it shows none."""
+    what: str
+    """Cell and values."""
+    marks: str
+    stuck: bool
+    """No behaviour goes on with this one."""
 
 
 @dataclass(frozen=True)

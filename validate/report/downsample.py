@@ -56,11 +56,11 @@ def band_of(
 
 
 def sums_of(times: Floats, amounts: Floats, *, start: float, end: float, buckets: int) -> Band:
-    """The amounts that fall into each bucket, per unit of time; both extremes are the same."""
+    """The amounts that fall into each bucket per unit of time, as a band from 0 upwards."""
     edges = np.linspace(start, end, buckets + 1)
     sums, _ = np.histogram(times, bins=edges, weights=amounts)
     per_unit = sums / (edges[1] - edges[0])
-    return Band(edges, per_unit, per_unit)
+    return Band(edges, np.zeros(buckets), per_unit)
 
 
 def histogram_of(values: Floats, weights: Floats, *, bins: int) -> Histogram:

@@ -16,7 +16,7 @@ from vchan_testbed.validate.report.downsample import Band, Histogram
 
 WIDTH = 720
 HEIGHT = 190
-LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 74, 12, 12, 30
 
 Label: TypeAlias = Callable[[float], str]
 Scale: TypeAlias = Callable[[float], float]
@@ -34,12 +34,15 @@ class Caption:
 def band_picture(
     band: Band, caption: Caption, *, top: float, x_label: Label, y_label: Label, limit: str = ""
 ) -> Markup:
-    """The area between the extremes over time; `top` is the axis' end, named by `limit`."""
+    """The area between the extremes over time, in bytes or bytes per second.
+
+    `top` is the axis' end, named by `limit`.
+    """
     x = _scale(float(band.edges[0]), float(band.edges[-1]), LEFT, WIDTH - RIGHT)
     y = _scale(0.0, top, HEIGHT - BOTTOM, TOP)
     upper, lower = _outline(band, x, y)
     parts = [
-        _y_axis(_steps(0.0, top, 4), y, y_label),
+        _y_axis(_steps(0.0, top, 4, _binary_unit(top)), y, y_label),
         _x_axis(_steps(float(band.edges[0]), float(band.edges[-1]), 6), x, x_label),
         Markup('<path class="band" d="M{}L{}Z"/>').format(upper, lower),
     ]
@@ -167,22 +170,27 @@ def _scale(low: float, high: float, out_low: float, out_high: float) -> Scale:
     return lambda value: out_low + (value - low) / span * (out_high - out_low)
 
 
-def _steps(low: float, high: float, about: int) -> list[float]:
+def _steps(low: float, high: float, about: int, unit: float = 1.0) -> list[float]:
     """Round values from low to high, about as many as asked for: 1, 2 or 5 times a power of ten.
 
-    Sizes in bytes have powers of two for round values, and every power of ten times 1.024 looks
-    odd in KiB: a high end that is a power of two is cut into quarters.
+    They are round in units of `unit`. A high end that is a power of two is cut into quarters.
     """
+    low, high = low / unit, high / unit
     span = high - low
     if span <= 0:
-        return [low]
-    if low == 0 and high >= 1024 and math.log2(high).is_integer():
-        return [high * quarter / 4 for quarter in range(5)]
+        return [low * unit]
+    if unit > 1 and low == 0 and math.log2(high).is_integer():
+        return [high * unit * quarter / 4 for quarter in range(5)]
     rough = span / about
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [number * step * unit for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _binary_unit(top: float) -> float:
+    """1, 1024, 1024² ...: 10 MB/s is a round value on no axis that is labelled in MiB/s."""
+    return 1024.0 ** max(0, math.floor(math.log(max(top, 1.0), 1024) + 1e-9))
 
 
 def _decades(low: float, high: float) -> list[float]:

@@ -1,0 +1,149 @@
+"""A verdict in a few plain lines, for the terminal and for the head of the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vchan_testbed.validate.verdict import Place, Verdict
+
+LINES_MAX = 10
+NOTES_MAX = 2
+
+_CONFORMANCE = {
+    "ACCEPTED": "What happened is a behaviour of the spec",
+    "KNOWN": "What happened is a behaviour of the spec only with known deviations of libxenvchan",
+    "UNDECIDED": "Whether what happened is a behaviour of the spec was not decided",
+    "REJECTED": "What happened is not a behaviour of the spec",
+}
+_REJECTED = {
+    "log": "The traces contradict themselves",
+    "memory-order": "The values that were read contradict the order of the steps",
+    "payload": "Bytes were lost, doubled or moved",
+    "record": "An access was recorded that the library does not make",
+}
+_PROGRESS = {
+    "PROGRESS": "everything that was promised was done",
+    "STALLED": "it stands still, with a promise open, where the spec admits that",
+    "INCONCLUSIVE": "what became of the promises cannot be told",
+}
+_NEXT_REJECTED = {
+    "log": "run it again; if this comes back, the tracer is at fault, not vchan",
+    "memory-order": "run it again; if this comes back, look at the clocks and memory of both ends",
+    "payload": "run it again; under an emulator the processor can be at fault",
+}
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict as one plain sentence."""
+    conformance = _CONFORMANCE[verdict.conformance]
+    if verdict.conformance == "KNOWN":
+        conformance += f" ({', '.join(use.id for use in verdict.known)})"
+    if verdict.conformance == "REJECTED":
+        conformance = _REJECTED.get(verdict.kind, conformance)
+        if verdict.progress == "INCONCLUSIVE":
+            # What the spec promises after a step that it does not have: nobody asks.
+            return f"{conformance}."
+    if verdict.progress == "VIOLATION":
+        return f"{conformance}, but {_violation(verdict)}."
+    joint = "and" if verdict.progress == "PROGRESS" else "but"
+    if verdict.conformance in ("UNDECIDED", "REJECTED"):
+        joint = "and"
+    return f"{conformance}, {joint} {_PROGRESS[verdict.progress]}."
+
+
+def explain(verdict: Verdict, run: Path | None = None) -> list[str]:
+    """At most ten lines: the verdict, where, why, what was due and whose, what to do next.
+
+    `run` is the run directory, if there is one: then the last line says where the report is.
+    """
+    lines = [_words(verdict)]
+    if verdict.no_xen:
+        lines.append("No Xen was involved: this says nothing about a Xen host.")
+    lines.append(headline(verdict))
+    lines += details(verdict)
+    if len(verdict.maximal) > 1:
+        lines.append(f"Behaviours end in {len(verdict.maximal)} places; this is the farthest.")
+    lines += verdict.notes[:NOTES_MAX]
+    last = [f"Next: {next_step(verdict)}."] if not verdict.expected else []
+    if run is not None:
+        last.append(f"Report: {run / 'report.html'}")
+    return lines[: LINES_MAX - len(last)] + last
+
+
+def details(verdict: Verdict) -> list[str]:
+    """Where, why, and what would have been right; nothing when there is nothing to say."""
+    lines = []
+    if verdict.reason:
+        lines.append(f"Why: {_sentence(verdict.reason)}")
+    if verdict.first_unexplained is not None:
+        lines.append(f"Where: {place_words(verdict.first_unexplained)}")
+    if verdict.maximal:
+        instead = verdict.maximal[0].instead
+        if instead:
+            lines.append(f"The spec would have gone on with: {'; '.join(instead)}.")
+    for use in verdict.known:
+        first = f", first at {place_words(use.places[0])}" if use.places else ""
+        lines.append(f"{use.id}: used {_times(len(use.places))}{first}")
+    if verdict.progress_reason and verdict.progress_reason != verdict.reason:
+        lines.append(f"Progress: {_sentence(verdict.progress_reason)}")
+    return lines
+
+
+def next_step(verdict: Verdict) -> str:
+    """What to do about a verdict that was not expected."""
+    if verdict.conformance == "REJECTED":
+        return _NEXT_REJECTED.get(
+            verdict.kind,
+            "look at the records around that place in the report, both ends side by side",
+        )
+    if verdict.conformance == "KNOWN":
+        return "name the deviation under `expect: known:` if the experiment is there to show it"
+    if verdict.progress == "VIOLATION":
+        return f"look at the {verdict.fault_of or 'owner of that action'}: {_evidence(verdict)}"
+    if verdict.progress == "STALLED":
+        return "see in the report what each end waits for; the spec allows both to wait"
+    if verdict.progress == "INCONCLUSIVE":
+        return "let the run come to rest (timeouts: settle_seconds) and judge it again"
+    if verdict.conformance == "UNDECIDED":
+        return "the reason names the bound or the spec that is missing"
+    return "compare with what the experiment expects"
+
+
+def place_words(place: Place) -> str:
+    """A record with its end, number and time."""
+    reason = f": {place.reason}" if place.reason else ""
+    return f"{place.endpoint} record {place.record} at {place.time:.6f} s, {place.what}{reason}"
+
+
+def _words(verdict: Verdict) -> str:
+    want = verdict.expectation
+    if verdict.expected:
+        return f"{verdict.conformance} and {verdict.progress}, as expected"
+    expected = f"{want.conformance} and {want.progress}"
+    if want.known:
+        expected += f", known {', '.join(want.known)}"
+    if want.fault_of:
+        expected += f", the fault of the {want.fault_of}"
+    return f"{verdict.conformance} and {verdict.progress}; expected was {expected}"
+
+
+def _violation(verdict: Verdict) -> str:
+    due = f"{verdict.due_action} was due and never came" if verdict.due_action else "a step was due"
+    fault = f": the fault of the {verdict.fault_of}" if verdict.fault_of else ""
+    return f"{due}{fault}"
+
+
+def _evidence(verdict: Verdict) -> str:
+    if verdict.faults_injected:
+        return (
+            f"the test bed itself dropped {verdict.faults_injected} of its events, as it was asked"
+        )
+    return "the report shows both looks at the run that stood still"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

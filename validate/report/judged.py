@@ -1,0 +1,249 @@
+"""The sections of the page that come from the verdict: why, how far, and how much was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.reader import Trace
+from vchan_testbed.validate import explain
+from vchan_testbed.validate.report import units
+from vchan_testbed.validate.report.blocks import (
+    Badge,
+    Block,
+    LaneRow,
+    Lanes,
+    Points,
+    Section,
+    Table,
+    Text,
+    Tone,
+)
+from vchan_testbed.validate.report.indices import DIRECTIONS
+from vchan_testbed.validate.report.measured import Measured
+from vchan_testbed.validate.report.wording import worded
+from vchan_testbed.validate.verdict import Maximal, Place, Verdict
+
+ROWS_BEFORE = 8
+ROWS_AFTER = 3
+POSITIONS_MAX = 3
+CANDIDATES_MAX = 8
+PLACES_MAX = 10
+
+_TONES: dict[str, Tone] = {
+    "ACCEPTED": "good",
+    "PROGRESS": "good",
+    "REJECTED": "bad",
+    "VIOLATION": "bad",
+    "STALLED": "bad",
+}
+
+Actions = Mapping[tuple[Role, int], str]
+"""The action of the spec that a record shows, by endpoint and row."""
+
+
+def badges_of(verdict: Verdict) -> tuple[Badge, ...]:
+    """The words of the verdict; the first one is the one that a tab's title shows."""
+    known = ", ".join(use.id for use in verdict.known) or "none"
+    want = verdict.expectation
+    xen = str(verdict.host.get("xen_version") or "none")
+    return (
+        Badge("Conformance", verdict.conformance, _TONES.get(verdict.conformance, "open")),
+        Badge("Progress", verdict.progress, _TONES.get(verdict.progress, "open")),
+        Badge("Known deviations used", known, "plain" if known == "none" else "open"),
+        Badge(
+            f"Expected {want.conformance}, {want.progress}",
+            "yes, as expected" if verdict.expected else "no, not as expected",
+            "good" if verdict.expected else "bad",
+        ),
+        Badge("Xen", xen, "open" if verdict.no_xen else "plain"),
+        Badge("Records", units.count(verdict.records), "plain"),
+        Badge("Judged in", units.duration(verdict.seconds), "plain"),
+    )
+
+
+def tone_of(verdict: Verdict) -> Tone:
+    """One colour for the whole: what was expected is good, whatever it is."""
+    if verdict.expected:
+        return "good"
+    return "open" if verdict.exit_status == 3 else "bad"
+
+
+def sections_of(
+    verdict: Verdict, measured: Measured, actions: Actions
+) -> tuple[tuple[Section, ...], Section]:
+    """What explains the verdict (if anything has to be), and how much was checked."""
+    explained = []
+    if verdict.maximal or verdict.first_unexplained is not None:
+        blocks = tuple(_rejection(verdict, measured, actions))
+        explained.append(Section("rejection", "Where no behaviour goes on", blocks))
+    if verdict.known:
+        explained.append(Section("known", "Known deviations", tuple(_known(verdict))))
+    if verdict.progress != "PROGRESS":
+        explained.append(Section("progress", "Progress", tuple(_progress(verdict))))
+    return tuple(explained), Section("checked", "How much was checked", tuple(_checked(verdict)))
+
+
+def _rejection(verdict: Verdict, measured: Measured, actions: Actions) -> Iterator[Block]:
+    if not verdict.maximal and verdict.first_unexplained is not None:
+        place = verdict.first_unexplained
+        yield Text(f"First record that cannot be: {explain.place_words(place)}")
+        yield _lanes(measured, {place.endpoint: place}, "client", "The records around it", actions)
+    shown = verdict.maximal[:POSITIONS_MAX]
+    for number, position in enumerate(shown, 1):
+        yield from _position(position, number, len(verdict.maximal), measured, actions)
+    hidden = len(verdict.maximal) - len(shown)
+    if hidden > 0:
+        yield Text(f"{hidden} more positions are in verdict.json.")
+
+
+def _position(
+    position: Maximal, number: int, count: int, measured: Measured, actions: Actions
+) -> Iterator[Block]:
+    sender = next(d.sender for d in DIRECTIONS if d.name == position.direction)
+    places = {p.endpoint: p for p in (position.sender, position.receiver) if p is not None}
+    yield Text(
+        f"Position {number} of {count}, direction {position.direction}: a behaviour explains "
+        f"{units.count(position.sender_done)} steps of the sender and "
+        f"{units.count(position.receiver_done)} of the receiver, and goes no further."
+    )
+    if position.instead:
+        yield Text("The spec would have gone on with:")
+        yield Points(position.instead)
+    caption = f"Records around position {number}"
+    yield _lanes(measured, places, sender, caption, actions)
+    yield _state(f"The spec's state at position {number}", position.state)
+
+
+def _state(caption: str, state: Mapping[str, Any]) -> Table:
+    rows = tuple((name, str(value)) for name, value in sorted(state.items()))
+    return Table(caption, ("Variable", "Value"), rows, numeric=False)
+
+
+def _lanes(
+    measured: Measured, places: Mapping[Role, Place], sender: Role, caption: str, actions: Actions
+) -> Lanes:
+    """The records around a place in both traces, in the order of their inferred times."""
+    receiver: Role = "server" if sender == "client" else "client"
+    traces: dict[Role, Trace] = {"server": measured.server, "client": measured.client}
+    found: list[tuple[int, LaneRow]] = []
+    middle = max((_ticks(measured, p.endpoint, p.row) for p in places.values()), default=0)
+    for role in (sender, receiver):
+        trace = traces[role]
+        place = places.get(role)
+        centre = place.row if place else _last_row_before(measured, role, middle)
+        rows = range(max(0, centre - ROWS_BEFORE), min(len(trace.records), centre + ROWS_AFTER + 1))
+        for row in rows:
+            stuck = place is not None and row == place.row
+            action = actions.get((role, row), "")
+            shown = _lane_row(measured, role, row, action, sends=role == sender, stuck=stuck)
+            found.append((_ticks(measured, role, row), shown))
+    found.sort(key=lambda pair: pair[0])
+    return Lanes(caption, f"Sender: {sender}", f"Receiver: {receiver}", tuple(r for _, r in found))
+
+
+def _lane_row(
+    measured: Measured, role: Role, row: int, action: str, *, sends: bool, stuck: bool
+) -> LaneRow:
+    trace = measured.server if role == "server" else measured.client
+    words = worded(trace, row)
+    return LaneRow(
+        side="sender" if sends else "receiver",
+        record=units.count(int(trace.records["seq"][row])),
+        time=_signed((_ticks(measured, role, row) - measured.start) / measured.hz),
+        call=words.call,
+        action=action or words.kind,
+        what=" ".join(filter(None, (words.kind if action else "", words.cell, words.change))),
+        marks=words.marks,
+        stuck=stuck,
+    )
+
+
+def _signed(seconds: float) -> str:
+    return f"−{units.duration(-seconds)}" if seconds < 0 else units.duration(seconds)
+
+
+def _ticks(measured: Measured, role: Role, row: int) -> int:
+    """When a record was made, on the server's clock as far as the offset is known."""
+    trace = measured.server if role == "server" else measured.client
+    if not 0 <= row < len(trace.records):
+        return 0
+    shift = measured.offset.ticks if role == "client" else 0
+    return int(trace.records["t0"][row]) - shift
+
+
+def _last_row_before(measured: Measured, role: Role, ticks: int) -> int:
+    """The row of an endpoint that was the newest one at a time; the last if that is not known."""
+    trace = measured.server if role == "server" else measured.client
+    shift = measured.offset.ticks if role == "client" else 0
+    earlier = (trace.records["t0"].astype("int64") - shift <= ticks).nonzero()[0]
+    return int(earlier[-1]) if len(earlier) and ticks else max(0, len(trace.records) - 1)
+
+
+def _known(verdict: Verdict) -> Iterator[Block]:
+    for use in verdict.known:
+        yield Text(f"{use.id} was used {units.times(len(use.places))}:")
+        yield Points(tuple(explain.place_words(place) for place in use.places[:PLACES_MAX]))
+        if len(use.places) > PLACES_MAX:
+            yield Text(f"{len(use.places) - PLACES_MAX} more are in verdict.json.")
+
+
+def _progress(verdict: Verdict) -> Iterator[Block]:
+    if verdict.due_action:
+        yield Text(f"Due and never taken: {verdict.due_action}. At fault: {verdict.fault_of}.")
+    for direction in verdict.directions:
+        rows = tuple(
+            (
+                candidate.says,
+                "; ".join(candidate.owed) or "nothing",
+                ", ".join(candidate.due) or "none",
+                ", ".join(f"{name} = {value}" for name, value in sorted(candidate.state.items())),
+            )
+            for candidate in direction.candidates[:CANDIDATES_MAX]
+        )
+        if rows:
+            yield Table(
+                f"End states that fit, direction {direction.direction} "
+                f"({len(rows)} of {len(direction.candidates)})",
+                ("It would be", "Promised and open", "Fair actions that could be taken", "State"),
+                rows,
+                numeric=False,
+            )
+
+
+def _checked(verdict: Verdict) -> Iterator[Block]:
+    if verdict.notes:
+        yield Points(verdict.notes)
+    yield Text(
+        f"Judge: {verdict.judge}, with {verdict.spec or 'no spec'}. An acceptance is worth as much "
+        "as the run exercised: a run in which the sides never overlap, or whose actions are few, "
+        "would be accepted from a wrong implementation too."
+    )
+    yield Table("Each direction", *_by_direction(verdict))
+    # The sender's before the receiver's.
+    names = {name for each in verdict.directions for name in each.coverage}
+    actions = sorted(names, key=lambda name: (not name.startswith("s_"), name))
+    if actions:
+        heads = ("Action", *(each.direction for each in verdict.directions))
+        rows = tuple(
+            (name, *(units.count(each.coverage.get(name, 0)) for each in verdict.directions))
+            for name in actions
+        )
+        yield Table("How often each action of the spec was taken", heads, rows)
+
+
+def _by_direction(verdict: Verdict) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    each = verdict.directions
+    lines: list[tuple[str, list[str]]] = [
+        ("Conformance", [d.conformance for d in each]),
+        ("Progress", [d.progress for d in each]),
+        ("Deviations allowed", [", ".join(d.switches) or "none" for d in each]),
+        ("Steps that records show", [units.count(d.steps) for d in each]),
+        ("Calls in which one side saw the other move", [units.count(d.overlap) for d in each]),
+        ("Steps that no record shows", [units.count(d.unlogged_steps) for d in each]),
+        ("Records taken as stuttering", [units.count(d.stuttering_records) for d in each]),
+        ("Pieces", [units.count(d.pieces) for d in each]),
+        ("States that the judge visited", [units.count(d.states) for d in each]),
+    ]
+    return ("What", *(d.direction for d in each)), tuple((name, *cells) for name, cells in lines)
