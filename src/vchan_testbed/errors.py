@@ -32,6 +32,8 @@ class TestbedError(Exception):
     """
 
     exit_status = ExitStatus.TESTBED_FAILED
+    # Its name begins like a test's: pytest would try to collect it.
+    __test__ = False
 
     def __init__(self, message: str, *, next_step: str = "", console: str = "") -> None:
         super().__init__(message)
