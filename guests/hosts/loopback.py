@@ -53,6 +53,8 @@ class ProcessLink:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**os.environ, **environment},
+                # Ctrl-C is for the command: the agents end when it hangs up.
+                start_new_session=True,
             )
         self._reader = threading.Thread(target=self._read, daemon=True, name=f"agent {domid}")
         self._reader.start()

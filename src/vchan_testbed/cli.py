@@ -10,6 +10,7 @@ import click
 
 from vchan_testbed import __version__
 from vchan_testbed.commands.doctor import doctor
+from vchan_testbed.commands.image import image
 from vchan_testbed.commands.run import run
 from vchan_testbed.errors import TestbedError
 
@@ -62,4 +63,5 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(image)
 main.add_command(doctor)
