@@ -120,10 +120,10 @@ def copy_modules(stage: Path, names: list[str]) -> None:
     by_name = {Path(module).name.split(".")[0].replace("-", "_"): module for module in needs}
     wanted: dict[str, None] = {}
     for name in names:
-        module = by_name.get(name.replace("-", "_"))
-        if module is None:
+        path = by_name.get(name.replace("-", "_"))
+        if path is None:
             sys.exit(f"cut.py: the kernel has no module {name}")
-        wanted.update(dict.fromkeys([module, *needs[module]]))
+        wanted.update(dict.fromkeys([path, *needs[path]]))
     for module in wanted:
         copy(home / module, stage)
     listing = "".join(f"{module}: {' '.join(needs[module])}\n" for module in wanted)
@@ -144,7 +144,7 @@ def shared_libraries(programs: Iterable[Path]) -> list[Path]:
     listing = subprocess.run(
         ["ldd", *programs], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ).stdout
-    libraries = set()
+    libraries: set[Path] = set()
     for line in listing.splitlines():
         words = line.split()
         if "not found" in line:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import vchan_testbed
+from vchan_testbed.guests.helper.build import helper_zipapp
 from vchan_testbed.guests.images.contents import OWN
 
 GuestFile = tuple[str, str, int]
@@ -63,8 +63,7 @@ def keep_built_only(target: Path) -> None:
 def image_inputs() -> list[str | Path]:
     """Every file of ours that decides what is in an image, extensions apart."""
     return [
-        *((_GUESTS / "helper",) if (_GUESTS / "helper").exists() else ()),
-        f"pyroute2 {version('pyroute2')}",
+        helper_zipapp(),
         _IMAGES,
         *(part for name in _guest_python() for part in (str(name), PACKAGE / name)),
     ]
@@ -79,17 +78,7 @@ def lay_out_guest_files(work: Path, extensions: Path) -> None:
         _copy(PACKAGE / name, work / "python/vchan_testbed" / name)
     for path in extensions.rglob("*.so"):
         _copy(path, work / "python" / path.relative_to(extensions))
-    from importlib.util import find_spec
-
-    if find_spec("vchan_testbed.guests.helper.build"):
-        from vchan_testbed.guests.helper.build import build_zipapp
-
-        build_zipapp(work / "helper.pyz")
-    else:
-        import zipfile
-
-        with zipfile.ZipFile(work / "helper.pyz", "w") as z:
-            z.writestr("__main__.py", "import time\ntime.sleep(1000)\n")
+    shutil.copyfile(helper_zipapp(), work / "helper.pyz")
 
 
 def common_files(work: Path) -> list[GuestFile]:

@@ -108,6 +108,18 @@ def test_queued_and_pending_gives_two_reads(bound: Bound) -> None:
     assert not bound.client_readable()
 
 
+def test_a_port_that_unmask_queued_again_is_masked(bound: Bound) -> None:
+    bound.raise_client()
+    bound.client_take()
+    bound.raise_client()
+    bound.client_unmask()
+    bound.raise_client()
+    bound.client_take()
+    assert not bound.client_readable()
+    bound.client_unmask()
+    assert bound.client("events", bound.client_handle) == [bound.client_port]
+
+
 def test_unmask_of_a_port_that_is_not_masked_changes_nothing(bound: Bound) -> None:
     bound.client_unmask()
     bound.client_unmask()

@@ -131,6 +131,18 @@ def test_permissions_are_kept_and_inherited(stores: dict[int, Store]) -> None:
     assert stores[2].read("/local/domain/1/data/a/c") == b""
 
 
+def test_a_new_key_belongs_to_its_maker_unless_that_is_dom0(stores: dict[int, Store]) -> None:
+    path = "/local/domain/1/data/key"
+    stores[1].write("data/key", b"")
+    stores[1].share("data/key", (1, NONE), (3, WRITE))
+    stores[3].write(f"{path}/theirs", b"")
+    stores[0].write(f"{path}/made-for-1", b"")
+    permissions = stores[0].remote
+    handle = stores[0].handle
+    assert permissions("get_permissions", handle, f"{path}/theirs") == [[3, NONE], [3, WRITE]]
+    assert permissions("get_permissions", handle, f"{path}/made-for-1") == [[1, NONE], [3, WRITE]]
+
+
 def test_only_the_owner_sets_permissions(stores: dict[int, Store]) -> None:
     path = "/local/domain/1/data/key"
     stores[1].write("data/key", b"")
