@@ -90,8 +90,12 @@ ASSUME SenderPort \in 0..2 /\ ReceiverPort \in 0..2
 
 Min(a, b) == IF a < b THEN a ELSE b
 
-(* What a port can be after an event was raised on it. *)
-Raised(port) == IF port = 0 THEN {1} ELSE {port, 2}
+(* A port with that many wake-ups to come; what it can be after an event was raised on it; whether
+   a wait returns; what is left after it did.                                                   *)
+WakeUps(count) == count
+Raised(port)   == IF port = 0 THEN {1} ELSE {port, 2}
+Ready(port)    == port > 0
+Taken(port)    == port - 1
 
 (* --algorithm Vchan {
   variables
@@ -100,8 +104,8 @@ Raised(port) == IF port = 0 THEN {1} ELSE {port, 2}
     tellOfReads = 0,                 \* bit 2 of the byte that the receiver tests
     senderOpen = 1,                  \* live bytes
     receiverOpen = 1,
-    sPort = SenderPort,              \* wake-ups still to come
-    rPort = ReceiverPort,
+    sPort = WakeUps(SenderPort),              \* wake-ups still to come
+    rPort = WakeUps(ReceiverPort),
     \* Where a side's thread is: "connecting", "app" (between calls), "here" (in a call of this
     \* direction), "away" (in a call of the other one), "closing", "gone".
     sWhere = "app",
@@ -159,8 +163,8 @@ s_raise:
       raise(rPort);
       if (Size(todo) = 0) goto s_return;
 s_wait:
-      await sWhere = "here" /\ sPort > 0;
-      sPort := sPort - 1;
+      await sWhere = "here" /\ Ready(sPort);
+      sPort := Taken(sPort);
 s_live_again:
       await sWhere = "here";
       if (receiverOpen = 1) goto s_space else wrote := -1;
@@ -233,8 +237,8 @@ r_final:
       if (Size(ring) > 0) goto r_have
       else { took := -1; goto r_return };
 r_wait:
-      await rWhere = "here" /\ rPort > 0;
-      rPort := rPort - 1;
+      await rWhere = "here" /\ Ready(rPort);
+      rPort := Taken(rPort);
       goto r_have;
 r_return:
       await rWhere = "here";
@@ -274,7 +278,7 @@ s_back:
   }
   process (SenderRobbed = "s robbed") {
 s_stolen:
-    while (TRUE) { await sWhere = "away" /\ sPort > 0; sPort := sPort - 1 }
+    while (TRUE) { await sWhere = "away" /\ Ready(sPort); sPort := Taken(sPort) }
   }
   process (SenderWoken = "s woken") {
 s_spurious:
@@ -297,7 +301,7 @@ r_back:
   }
   process (ReceiverRobbed = "r robbed") {
 r_stolen:
-    while (TRUE) { await rWhere = "away" /\ rPort > 0; rPort := rPort - 1 }
+    while (TRUE) { await rWhere = "away" /\ Ready(rPort); rPort := Taken(rPort) }
   }
   process (ReceiverWoken = "r woken") {
 r_spurious:
@@ -311,7 +315,7 @@ r_die:
     rWhere := "gone"
   }
 } *)
-\* BEGIN TRANSLATION PCal-4ee936632ca784e475b71cae557bbb19
+\* BEGIN TRANSLATION PCal-9a9b3358d01d51c06bf3d8d8ba23fdd1
 VARIABLES ring, tellOfWrites, tellOfReads, senderOpen, receiverOpen, sPort, 
           rPort, sWhere, rWhere, Sent, Got, pc, todo, wrote, space, want, 
           have, took, rTold
@@ -328,8 +332,8 @@ Init == (* Global variables *)
         /\ tellOfReads = 0
         /\ senderOpen = 1
         /\ receiverOpen = 1
-        /\ sPort = SenderPort
-        /\ rPort = ReceiverPort
+        /\ sPort = WakeUps(SenderPort)
+        /\ rPort = WakeUps(ReceiverPort)
         /\ sWhere = "app"
         /\ rWhere = IF Connects THEN "connecting" ELSE "app"
         /\ Sent = NoBytes
@@ -449,8 +453,8 @@ s_raise == /\ pc["s"] = "s_raise"
                            todo, wrote, space, want, have, took, rTold >>
 
 s_wait == /\ pc["s"] = "s_wait"
-          /\ sWhere = "here" /\ sPort > 0
-          /\ sPort' = sPort - 1
+          /\ sWhere = "here" /\ Ready(sPort)
+          /\ sPort' = Taken(sPort)
           /\ pc' = [pc EXCEPT !["s"] = "s_live_again"]
           /\ UNCHANGED << ring, tellOfWrites, tellOfReads, senderOpen, 
                           receiverOpen, rPort, sWhere, rWhere, Sent, Got, todo, 
@@ -602,8 +606,8 @@ r_final == /\ pc["r"] = "r_final"
                            Got, todo, wrote, space, want, have, rTold >>
 
 r_wait == /\ pc["r"] = "r_wait"
-          /\ rWhere = "here" /\ rPort > 0
-          /\ rPort' = rPort - 1
+          /\ rWhere = "here" /\ Ready(rPort)
+          /\ rPort' = Taken(rPort)
           /\ pc' = [pc EXCEPT !["r"] = "r_have"]
           /\ UNCHANGED << ring, tellOfWrites, tellOfReads, senderOpen, 
                           receiverOpen, sPort, sWhere, rWhere, Sent, Got, todo, 
@@ -676,8 +680,8 @@ s_back == /\ pc["s comes back"] = "s_back"
 SenderComesBack == s_back
 
 s_stolen == /\ pc["s robbed"] = "s_stolen"
-            /\ sWhere = "away" /\ sPort > 0
-            /\ sPort' = sPort - 1
+            /\ sWhere = "away" /\ Ready(sPort)
+            /\ sPort' = Taken(sPort)
             /\ pc' = [pc EXCEPT !["s robbed"] = "s_stolen"]
             /\ UNCHANGED << ring, tellOfWrites, tellOfReads, senderOpen, 
                             receiverOpen, rPort, sWhere, rWhere, Sent, Got, 
@@ -730,8 +734,8 @@ r_back == /\ pc["r comes back"] = "r_back"
 ReceiverComesBack == r_back
 
 r_stolen == /\ pc["r robbed"] = "r_stolen"
-            /\ rWhere = "away" /\ rPort > 0
-            /\ rPort' = rPort - 1
+            /\ rWhere = "away" /\ Ready(rPort)
+            /\ rPort' = Taken(rPort)
             /\ pc' = [pc EXCEPT !["r robbed"] = "r_stolen"]
             /\ UNCHANGED << ring, tellOfWrites, tellOfReads, senderOpen, 
                             receiverOpen, sPort, sWhere, rWhere, Sent, Got, 
@@ -770,7 +774,7 @@ Next == Sender \/ SenderCloses \/ Receiver \/ ReceiverCloses
 
 Spec == Init /\ [][Next]_vars
 
-\* END TRANSLATION TLA-46b50685e77ead0c998ecca445fd09a6
+\* END TRANSLATION TLA-e1489390db0357ab94b8e03456b5bb59
 
 -----------------------------------------------------------------------------------
 (* SAFETY *)
@@ -792,8 +796,8 @@ Integrity == StartsWith(Sent, Got)
 RingBound == Size(ring) <= RingBytes
 
 (* Blocked, with no wake-up to come. *)
-SenderAsleep == sWhere = "here" /\ pc["s"] = "s_wait" /\ sPort = 0
-ReceiverAsleep == rWhere = "here" /\ pc["r"] = "r_wait" /\ rPort = 0
+SenderAsleep == sWhere = "here" /\ pc["s"] = "s_wait" /\ ~Ready(sPort)
+ReceiverAsleep == rWhere = "here" /\ pc["r"] = "r_wait" /\ ~Ready(rPort)
 
 (* Neither side has a step of the protocol to take: asleep, or its application does not call. *)
 NothingMoves ==

@@ -12,10 +12,14 @@ import yaml
 
 import vchan_testbed
 from vchan_testbed.errors import InputError
+from vchan_testbed.validate.lanes import SpecParams
 
 Side: TypeAlias = Literal["s", "r"]
 SIDES: tuple[Side, Side] = ("s", "r")
 SPECS = Path(vchan_testbed.__file__).parent / "specs"
+
+GOES_FIRST = ("never", "always", "pinned", "bit", "seen by", "raise")
+"""Words of `goes_first`; the action map says what they mean."""
 
 _VARS = re.compile(r"^vars == <<(.*?)>>", re.MULTILINE | re.DOTALL)
 
@@ -35,6 +39,8 @@ class Action:
     raises: str
     """Port variable on which it raises an event, or empty."""
     goes_first: str
+    bit: str
+    """The notify bit that it sets or clears, or empty."""
     seen_by: frozenset[str]
     """Actions of the other side that read what it changes (`goes_first` is "seen by")."""
     fair: str
@@ -42,6 +48,32 @@ class Action:
     owner: str
     """Who has not done it when it was due."""
     stutters: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bit:
+    """Who sets and who clears a notify bit."""
+
+    starts_as: str | int
+    """Its value at the start, or the field of SpecParams that holds it."""
+    set_by: frozenset[str]
+    cleared_by: frozenset[str]
+
+    def at_start(self, params: SpecParams) -> int:
+        """The bit in the spec's initial state."""
+        starts_as = self.starts_as
+        return starts_as if isinstance(starts_as, int) else int(getattr(params, starts_as))
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """How ports are represented while a trace is followed."""
+
+    representation: Mapping[str, str]
+    room: str
+    """Operator: an event makes one wake-up more."""
+    counts: str
+    """Operator: the numbers of wake-ups for which a port stands, one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +105,8 @@ class ActionMap:
     choices: Mapping[str, Side]
     representation: Mapping[str, str]
     represented_by: str
+    ports: Ports
+    bits: Mapping[str, Bit]
     positions: tuple[str, ...]
     from_the_start: tuple[str, ...]
     ring: str
@@ -108,10 +142,14 @@ def load_action_map(path: Path | None = None) -> ActionMap:
 def _action_map(path: Path, table: dict[str, Any]) -> ActionMap:
     module = str(table["module"])
     spec = path.parent / f"{module}.tla"
-    names = [*table["actions"], *table["peeks"]]
+    bits = {
+        name: Bit(row["starts_as"], frozenset(row["set_by"]), frozenset(row["cleared_by"]))
+        for name, row in table["bits"].items()
+    }
+    rows = table["actions"] | table["peeks"]
     actions = {
-        name: _action(name, number, (table["actions"] | table["peeks"])[name], table["peeks"])
-        for number, name in enumerate(names, start=1)
+        name: _action(name, number, row, bits, stutters=name in table["peeks"])
+        for number, (name, row) in enumerate(rows.items(), start=1)
     }
     indices = table["indices"]
     return ActionMap(
@@ -125,6 +163,8 @@ def _action_map(path: Path, table: dict[str, Any]) -> ActionMap:
         choices=table["choices"],
         representation=table["representation"],
         represented_by=table["represented_by"],
+        ports=Ports(**table["ports"]),
+        bits=bits,
         positions=tuple(table["positions"]),
         from_the_start=tuple(table["from_the_start"]),
         ring=indices["ring"],
@@ -140,14 +180,16 @@ def _action_map(path: Path, table: dict[str, Any]) -> ActionMap:
     )
 
 
-def _action(name: str, number: int, row: dict[str, Any], peeks: dict[str, Any]) -> Action:
+def _action(
+    name: str, number: int, row: dict[str, Any], bits: Mapping[str, Bit], *, stutters: bool
+) -> Action:
     fair = row.get("fair")
     goes_first = str(row.get("goes_first", "never"))
     seen_by: frozenset[str] = frozenset()
     if goes_first.startswith("seen by "):
         seen_by = frozenset(part.strip() for part in goes_first[8:].split(","))
         goes_first = "seen by"
-    if goes_first not in ("never", "always", "pinned", "pinned 0", "pinned 1", "seen by", "raise"):
+    if goes_first not in GOES_FIRST:
         raise ValueError(f"{name}: goes_first: {goes_first}")
     return Action(
         name=name,
@@ -159,10 +201,11 @@ def _action(name: str, number: int, row: dict[str, Any], peeks: dict[str, Any]) 
         hidden=row["record"] == "hidden",
         raises=row.get("raises", ""),
         goes_first=goes_first,
+        bit=next((b for b, who in bits.items() if name in who.set_by | who.cleared_by), ""),
         seen_by=seen_by,
         fair=fair.get("action", name) if fair else "",
         owner=fair["owner"] if fair else "",
-        stutters=name in peeks,
+        stutters=stutters,
     )
 
 

@@ -41,9 +41,10 @@ from vchan_testbed.validate.tlc.module import (
     module_text,
 )
 from vchan_testbed.validate.tlc.rebase import settled, size, with_first, without_first
-from vchan_testbed.validate.tlc.rows import rows_of, write_rows
+from vchan_testbed.validate.tlc.rows import AtStart, rows_of, write_rows
 from vchan_testbed.validate.tlc.runner import Limits, TlcJob, TlcOutput, run_tlc
 from vchan_testbed.validate.tlc.values import parse_value
+from vchan_testbed.validate.tlc.wakeups import as_intervals, as_numbers
 
 BYTES_MAX = 2**30
 """Bytes of one direction that are followed in one go: positions have 32 bits in TLC."""
@@ -79,8 +80,8 @@ def follow(
     *,
     progress: Progress | None = None,
     actions: ActionMap | None = None,
-    bounds: Bounds = Bounds(),
-    search: Search = Search(),
+    bounds: Bounds | None = None,
+    search: Search | None = None,
 ) -> FollowResult:
     """Is some interleaving of `lanes` a behaviour of the spec, and where can it end?
 
@@ -92,14 +93,15 @@ def follow(
     if starts is not None and not starts:
         raise ValueError("no state to start from")
     actions = actions or load_action_map()
+    search = search or Search()
     base = min((settled(start, actions) for start in starts or ()), default=0)
     task = _Task(
         lanes=lanes,
         params=params,
-        starts=None if starts is None else tuple(without_first(s, base, actions) for s in starts),
+        starts=None if starts is None else _rebased(starts, base, actions, search),
         base=base,
         actions=actions,
-        bounds=bounds,
+        bounds=bounds or Bounds(),
         search=search,
         progress=progress or Quiet(),
     )
@@ -111,9 +113,7 @@ def follow(
 def _followed(task: _Task) -> FollowResult:
     with tempfile.TemporaryDirectory(prefix="follow-") as name:
         folder = Path(name)
-        at_start = {size(start[task.actions.ring]) for start in task.starts or ()} or {0}
-        bytes_at_start = at_start.pop() if len(at_start) == 1 else None
-        rows = rows_of(task.lanes, task.actions, task.params.ring_bytes, bytes_at_start)
+        rows = rows_of(task.lanes, task.actions, task.params.ring_bytes, _at_start(task))
         write_rows(folder / "lanes.csv", rows)
         output = _run(task, folder, task.search)
         ends = _ends(task, output.said)
@@ -136,11 +136,30 @@ def _followed(task: _Task) -> FollowResult:
     )
 
 
+def _rebased(
+    starts: Sequence[State], base: int, actions: ActionMap, search: Search
+) -> tuple[State, ...]:
+    shorter = tuple(without_first(start, base, actions) for start in starts)
+    return as_intervals(shorter, actions) if search.reduce else shorter
+
+
+def _at_start(task: _Task) -> AtStart:
+    if task.starts is None:
+        bits = {name: bit.at_start(task.params) for name, bit in task.actions.bits.items()}
+        return AtStart(0, bits)
+    rings = {size(start[task.actions.ring]) for start in task.starts}
+    found = {name: {cast(int, start[name]) for start in task.starts} for name in task.actions.bits}
+    return AtStart(
+        rings.pop() if len(rings) == 1 else None,
+        {name: values.pop() for name, values in found.items() if len(values) == 1},
+    )
+
+
 def _run(task: _Task, folder: Path, search: Search) -> TlcOutput:
     module = module_name(task.actions)
     text = module_text(task.actions, task.lanes, task.starts, search)
     (folder / f"{module}.tla").write_text(text)
-    (folder / f"{module}.cfg").write_text(config_text(task.actions, task.params))
+    (folder / f"{module}.cfg").write_text(config_text(task.actions, task.params, search))
     properties = {
         "vchan.lanes": str(folder / "lanes.csv"),
         "vchan.reached": str(folder / "reached.csv"),
@@ -177,7 +196,7 @@ def _said(lines: Iterable[str], word: str) -> Iterable[tuple[Value, ...]]:
 
 def _state(task: _Task, values: Value) -> State:
     named = zip(task.actions.variables, cast(tuple[Value, ...], values), strict=True)
-    return with_first(State.of(dict(named)), task.base, task.actions)
+    return as_numbers(with_first(State.of(dict(named)), task.base, task.actions), task.actions)
 
 
 def _ends(task: _Task, said: Sequence[str]) -> list[tuple[EndState, int]]:

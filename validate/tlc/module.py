@@ -23,7 +23,8 @@ class Search:
     """How the lanes are searched."""
 
     reduce: bool = True
-    """One order is enough where others lead to the same state."""
+    """One order is enough where others lead to the same state, and one state with an interval of
+    wake-ups where others differ only in their number. False tries and keeps all: for tests."""
     explain: bool = False
     """Say the states at the wanted positions and what the spec would have done there."""
 
@@ -52,6 +53,8 @@ def module_text(
         dispatch=_dispatch([action for action in every if not action.hidden], "    "),
         spec_state=SPEC_STATE,
         sides=actions.sides,
+        ports=actions.ports,
+        unsplit=[name for name in actions.variables if name not in _ports(actions)],
         lanes={"s": lanes.sender, "r": lanes.receiver},
         hidden=hidden_actions(actions),
         unlogged={
@@ -71,7 +74,7 @@ def module_text(
     )
 
 
-def config_text(actions: ActionMap, params: SpecParams) -> str:
+def config_text(actions: ActionMap, params: SpecParams, search: Search) -> str:
     """The configuration: constants, the representation of streams, what is run."""
     lines = ["CONSTANTS"]
     for constant, field in actions.constants.items():
@@ -81,7 +84,10 @@ def config_text(actions: ActionMap, params: SpecParams) -> str:
     lines += [
         f"  {switch} = {format_value(switch in params.deviations)}" for switch in actions.switches
     ]
-    lines += [f"  {name} <- {other}" for name, other in actions.representation.items()]
+    representation = dict(actions.representation)
+    if search.reduce:
+        representation |= actions.ports.representation
+    lines += [f"  {name} <- {other}" for name, other in representation.items()]
     lines += ["  Choice <- LoggedChoice", "INIT FollowInit", "NEXT FollowNext", "CONSTRAINT Noted"]
     return "\n".join(lines) + "\n"
 
@@ -95,6 +101,10 @@ def hidden_actions(actions: ActionMap) -> list[str]:
     """Actions that no record shows, other than a side's death."""
     every = actions.actions.values()
     return [action.name for action in every if action.hidden and not _is_death(action, actions)]
+
+
+def _ports(actions: ActionMap) -> set[str]:
+    return {side.port for side in actions.sides.values()}
 
 
 def _is_death(action: Action, actions: ActionMap) -> bool:
