@@ -11,9 +11,9 @@ from pyroute2.iproute.linux import AsyncIPRoute  # type: ignore[import-untyped]
 
 from vchan_testbed.guests.helper import xl
 from vchan_testbed.guests.helper.agents import AGENT_MODULE
+from vchan_testbed.guests.helper.keys import is_channel_key
 from vchan_testbed.guests.helper.network import BRIDGE_PREFIX
 
-KEY_FOLDER = "data/vchan-testbed"
 GRANT_DEVICES = ("/dev/xen/gntdev", "/dev/xen/gntalloc")
 
 
@@ -24,7 +24,7 @@ async def counts() -> dict[str, int]:
     - ports: dom0's event channels that are not closed (lsevtchn 0)
     - grants: mappings of /dev/xen/gntdev and gntalloc in dom0's processes (Xen's own table would
       have to be dumped to its console, for all domains)
-    - keys: nodes of xenstore below any domain's data/vchan-testbed, and vif back ends
+    - keys: nodes of xenstore that are channels' (keys.py), and vif back ends
     - vifs, bridges: network interfaces named vif* and vtb*
     - processes: agents in dom0, and `xl create`s that stayed behind
     """
@@ -43,7 +43,7 @@ async def counts() -> dict[str, int]:
 def count_keys(listing: str) -> int:
     """Nodes of ours in what `xenstore-ls -f` printed (path = "value" a line)."""
     paths = (line.partition(" = ")[0] for line in listing.splitlines())
-    return sum(f"/{KEY_FOLDER}/" in f"{path}/" or "/backend/vif/" in f"{path}/" for path in paths)
+    return sum(is_channel_key(path) or "/backend/vif/" in path for path in paths)
 
 
 def is_left_over(command: list[str]) -> bool:

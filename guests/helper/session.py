@@ -139,14 +139,14 @@ class Helper:
         await self._end_session()
         answer = await self._answer_to(self._welcome, message)
         if session == self._session:
-            self._port.write(opening({**answer, "id": message.get("id")}))
+            begun = {"id": message.get("id"), "token": message.get("token")}
+            self._port.write(opening({**answer, **begun}))
 
     async def _welcome(self, message: Message) -> Message:
         if not message.get("keep_domains"):
             await self._domains.destroy()
         return {
             "type": "hello",
-            "token": message["token"],
             "facts": await facts(),
             "problems": problems(),
             "domains": self._own_domains(),
