@@ -58,7 +58,7 @@ def explain(verdict: Verdict, run: Path | None = None) -> list[str]:
     """
     lines = [_words(verdict)]
     if verdict.no_xen:
-        lines.append("No Xen was involved: this says nothing about a Xen host.")
+        lines.append(xen_words(verdict))
     lines.append(headline(verdict))
     lines += details(verdict)
     if len(verdict.maximal) > 1:
@@ -68,6 +68,18 @@ def explain(verdict: Verdict, run: Path | None = None) -> list[str]:
     if run is not None:
         last.append(f"Report: {run / 'report.html'}")
     return lines[: LINES_MAX - len(last)] + last
+
+
+def xen_words(verdict: Verdict) -> str:
+    """What is to be said of Xen's part; nothing when there was one."""
+    if not verdict.no_xen:
+        return ""
+    if verdict.host.get("kind") == "loopback":
+        return (
+            "No Xen was involved: both ends ran on stand-ins for its libraries, on one machine. "
+            "This says nothing about a Xen host."
+        )
+    return "It is not known whether a Xen was involved: nothing says where these traces were made."
 
 
 def details(verdict: Verdict) -> list[str]:
@@ -135,9 +147,8 @@ def _violation(verdict: Verdict) -> str:
 
 def _evidence(verdict: Verdict) -> str:
     if verdict.faults_injected:
-        return (
-            f"the test bed itself dropped {verdict.faults_injected} of its events, as it was asked"
-        )
+        dropped = f"the test bed dropped {verdict.faults_injected} of its events"
+        return f"{dropped}, as the experiment asked"
     return "the report shows both looks at the run that stood still"
 
 

@@ -14,11 +14,6 @@ from vchan_testbed.validate.report import judged, measured, recorded
 from vchan_testbed.validate.report.blocks import Page
 from vchan_testbed.validate.verdict import Verdict
 
-NO_XEN = (
-    "No Xen was involved: both ends ran on stand-ins for its libraries, on one machine. "
-    "This says nothing about a Xen host."
-)
-
 
 def html_of(
     run: Path, facts: recorded.Facts, verdict: Verdict, server: Trace, client: Trace
@@ -47,7 +42,7 @@ def page_of(
     return Page(
         title=f"vchan-testbed: {(facts.get('experiment') or {}).get('name') or run.resolve().name}",
         subtitle=_subtitle(facts, verdict),
-        banner=NO_XEN if verdict.no_xen else "",
+        banner=explain.xen_words(verdict),
         headline=explain.headline(verdict),
         tone=judged.tone_of(verdict),
         badges=judged.badges_of(verdict),
