@@ -17,6 +17,7 @@ from typing import Any
 
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.agent import inspect
+from vchan_testbed.guests.agent.store import remove_keys
 from vchan_testbed.guests.agent.trace_stream import TraceStream
 from vchan_testbed.guests.frames import (
     Decoder,
@@ -47,6 +48,7 @@ class Supervisor:
         self._socket: socket.socket | None = None
         self._worker_text = b""
         self._doorbell = -1
+        self._server_path = ""
         self._done = False
         self._look_due = False
 
@@ -122,6 +124,7 @@ class Supervisor:
         return True
 
     def _start(self, message: Message) -> None:
+        self._server_path = message["path"] if message["role"] == "server" else ""
         ours, theirs = socket.socketpair()
         self._worker = subprocess.Popen(
             [sys.executable, "-m", "vchan_testbed.guests.agent.worker", str(theirs.fileno())],
@@ -188,6 +191,8 @@ class Supervisor:
         while self._socket is not None:
             self._hear_worker()
         status = self._worker.wait()
+        if status and self._server_path:
+            remove_keys(self._server_path)
         for descriptor in filter(lambda each: each >= 0, (self._pidfd, self._doorbell)):
             os.close(descriptor)
         self._pidfd = self._doorbell = -1
@@ -201,9 +206,11 @@ class Supervisor:
         self._send({"type": "trace_end", "bytes": self._trace.file_bytes, "status": status})
 
     def _end_worker(self) -> None:
+        """The host has hung up: nobody wants to know any more, but nothing may be left behind."""
         if self._worker is not None:
             self._kill()
-            self._worker.wait()
+            if self._worker.wait() and self._server_path:
+                remove_keys(self._server_path)
 
     def _tell_worker(self, message: Message) -> None:
         if self._socket is not None:

@@ -1,0 +1,333 @@
+"""Whole runs on the loopback host: how they end, and what is left of them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vchan_testbed.errors import TestbedError
+from vchan_testbed.guests.experiment import (
+    Experiment,
+    Fault,
+    default_path,
+    load_experiment,
+    parse_experiment,
+)
+from vchan_testbed.guests.frames import Frame, Kind
+from vchan_testbed.guests.hosts.loopback import LoopbackHost, ProcessLink
+from vchan_testbed.guests.hosts.protocol import AgentLink
+from vchan_testbed.guests.runner import PAIRS_ANEW_MAX, run_experiment
+from vchan_testbed.progress import Quiet
+from vchan_testbed.rundir import RunDirectory, create_run
+from vchan_testbed.tracer import layout
+from vchan_testbed.tracer.reader import Trace, read_trace
+
+NOTHING = {"grants": 0, "ports": 0, "keys": 0, "handles": 0, "processes": 0}
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[LoopbackHost]:
+    with LoopbackHost() as host:
+        yield host
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return create_run(tmp_path / "run", "test", run_id="ab" * 16, messages=[])
+
+
+def quick(name: str) -> Experiment:
+    """An experiment of the project that is looked at after less time."""
+    experiment = load_experiment(default_path().with_name(f"{name}.yaml"))
+    return replace(experiment, timeouts=replace(experiment.timeouts, settle_seconds=0.4))
+
+
+def perform(host: LoopbackHost, experiment: Experiment, run: RunDirectory) -> dict[str, Any]:
+    run_experiment(host, experiment, run, SEED, Quiet())
+    return run.facts()
+
+
+def traces(run: RunDirectory) -> tuple[Trace, Trace]:
+    return read_trace(run.trace("server")), read_trace(run.trace("client"))
+
+
+@pytest.mark.parametrize("name", ["default", "ping-pong", "packets", "duplex"])
+def test_an_experiment_ends_and_both_traces_are_whole(
+    name: str, host: LoopbackHost, run: RunDirectory
+) -> None:
+    before = host.counts()
+    experiment = quick(name)
+    facts = perform(host, experiment, run)
+    assert facts["outcome"] == "finished"
+    assert facts["quiescence"] is None
+    for end in ("server", "client"):
+        summary = facts["endpoints"][end]
+        assert summary["ended"] == "finished"
+        assert summary["result"]["mismatches"] == []
+        assert summary["result"]["ended_early"] == []
+        written = sum(o.bytes for o in experiment.operations(end) if o.do in ("write", "send"))
+        assert summary["result"]["written_bytes"] == written
+    server, client = traces(run)
+    assert (server.ending, client.ending) == ("complete", "complete")
+    assert (server.dropped, client.dropped) == (0, 0)
+    assert server.header.run_id == client.header.run_id == bytes.fromhex("ab" * 16)
+    assert before == NOTHING
+    assert host.counts() == NOTHING
+
+
+def test_the_same_seed_makes_the_same_calls(host: LoopbackHost, tmp_path: Path) -> None:
+    sizes = []
+    for name in ("one", "two"):
+        run = create_run(tmp_path / name, "test", run_id="ab" * 16)
+        perform(host, quick("default"), run)
+        records = traces(run)[1].records
+        writes = (records["kind"] == layout.Kind.CALL_ENTER) & (
+            records["call"] == layout.Call.WRITE
+        )
+        sizes.append(records["old"][writes].tolist())
+    assert sizes[0] == sizes[1]
+    assert len(sizes[0]) > 10
+
+
+def test_a_dropped_event_is_seen_as_a_run_that_stands_still(
+    host: LoopbackHost, run: RunDirectory
+) -> None:
+    facts = perform(host, quick("dropped-event"), run)
+    assert facts["outcome"] == "stood still"
+    quiescence = facts["quiescence"]
+    assert quiescence["quiescent"] is True
+    first, second = quiescence["looks"]
+    assert second["at_seconds"] > first["at_seconds"]
+    for end in ("server", "client"):
+        look = second["endpoints"][end]
+        assert look["alive"] is True
+        assert look["in_call"] == "read"
+        assert look["event_fd_readable"] is False
+        assert all(thread["blocked_in_kernel"] for thread in look["threads"])
+        assert look["records"] == first["endpoints"][end]["records"]
+        assert facts["endpoints"][end]["ended"] == "killed"
+    pages = {second["endpoints"][end]["page"] for end in ("server", "client")}
+    assert len(pages) == 1
+    assert len(bytes.fromhex(pages.pop())) == 24
+    server, client = traces(run)
+    assert (server.ending, client.ending) == ("cut", "cut")
+    assert len(server.records) == second["endpoints"]["server"]["records"]
+    assert len(client.records) == second["endpoints"]["client"]["records"]
+
+
+def test_writing_past_each_other_stands_still(host: LoopbackHost, run: RunDirectory) -> None:
+    facts = perform(host, quick("mutual-writes"), run)
+    assert facts["outcome"] == "stood still"
+    assert facts["quiescence"]["quiescent"] is True
+    look = facts["quiescence"]["looks"][1]["endpoints"]
+    assert (look["server"]["in_call"], look["client"]["in_call"]) == ("write", "write")
+
+
+PAUSING = """\
+name: pausing
+server:
+  - read: {bytes: 24, sizes: 8}
+client:
+  - write: {bytes: 24, sizes: 8, pause_seconds: %s}
+  - read_to_end: {sizes: 8}
+timeouts: {settle_seconds: 0.2, run_seconds_max: %s}
+"""
+
+
+def test_a_pause_longer_than_the_settle_time_is_not_a_stand_still(
+    host: LoopbackHost, run: RunDirectory
+) -> None:
+    facts = perform(host, parse_experiment(PAUSING % (0.5, 60), "pausing"), run)
+    assert facts["outcome"] == "finished"
+    assert facts["quiescence"]["quiescent"] is False
+
+
+def test_nor_is_one_that_does_not_end_in_time(host: LoopbackHost, run: RunDirectory) -> None:
+    facts = perform(host, parse_experiment(PAUSING % (600, 1), "pausing"), run)
+    assert facts["outcome"] == "stopped while moving"
+    assert facts["quiescence"]["quiescent"] is False
+
+
+STEADY = """\
+name: steady
+server:
+  - read: {bytes: 400000000, sizes: 4096}
+  - read_to_end: {sizes: 8}
+client:
+  - write: {bytes: 400000000, sizes: 4096}
+  - read_to_end: {sizes: 8}
+timeouts: {settle_seconds: 0.3, run_seconds_max: %s}
+expect: {progress: INCONCLUSIVE}
+"""
+
+
+def test_a_run_that_moves_for_too_long_is_stopped(host: LoopbackHost, run: RunDirectory) -> None:
+    facts = perform(host, parse_experiment(STEADY % 1, "steady"), run)
+    assert facts["outcome"] == "stopped while moving"
+    assert facts["quiescence"] is None
+    assert {end["ended"] for end in facts["endpoints"].values()} == {"killed"}
+
+
+class Tapped:
+    """A link that acts on its agent once the agent has sent enough of its trace."""
+
+    ENOUGH_BYTES = 1_000_000
+
+    def __init__(self, link: ProcessLink, act: Callable[[ProcessLink], None]) -> None:
+        self._link = link
+        self.domid = link.domid
+        self.events: queue.Queue[Frame | None] = queue.Queue()
+        self.send = link.send
+        self.close = link.close
+        threading.Thread(target=self._pass_on, args=(act,), daemon=True).start()
+
+    def _pass_on(self, act: Callable[[ProcessLink], None]) -> None:
+        left = self.ENOUGH_BYTES
+        while (frame := self._link.events.get()) is not None:
+            self.events.put(frame)
+            if frame.kind is Kind.DATA and left > 0:
+                left -= len(frame.payload)
+                if left <= 0:
+                    act(self._link)
+        self.events.put(None)
+
+
+class Sabotaged(LoopbackHost):
+    """A loopback host on which something happens to the agents of the first `times` pairs.
+
+    `lost` says whether it calls that the emulator's doing.
+    """
+
+    def __init__(
+        self,
+        act: Callable[[ProcessLink], None],
+        *,
+        end: str,
+        times: int = 99,
+        lost: bool = False,
+    ) -> None:
+        super().__init__()
+        self._act = act
+        self._end = end
+        self._times = times
+        self._lost = lost
+        self.pairs = 0
+
+    def endpoints(self, experiment: Experiment) -> dict[str, AgentLink]:
+        links = super().endpoints(experiment)
+        self.pairs += 1
+        link = links[self._end]
+        assert isinstance(link, ProcessLink)
+        if self.pairs <= self._times:
+            links[self._end] = Tapped(link, self._act)
+        return links
+
+    def lost_guests(self) -> list[str]:
+        return ["d1v0 Triple fault"] if self._lost and self.pairs <= self._times else []
+
+
+def worker_of(link: ProcessLink) -> int:
+    """The agent's worker process."""
+    return int(Path(f"/proc/{link.pid}/task/{link.pid}/children").read_text().split()[0])
+
+
+def kill_worker(link: ProcessLink) -> None:
+    os.kill(worker_of(link), signal.SIGKILL)
+
+
+def kill_agent(link: ProcessLink) -> None:
+    os.kill(link.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("end", ["server", "client"])
+def test_kill_9_of_an_endpoint_loses_no_complete_record(end: str, run: RunDirectory) -> None:
+    with Sabotaged(kill_worker, end=end) as host:
+        facts = perform(host, parse_experiment(STEADY % 60, "steady"), run)
+        counts = host.counts()
+    assert facts["outcome"] == "endpoint died"
+    assert facts["endpoints"][end]["ended"] == "died"
+    assert facts["endpoints"][end]["signal"] == signal.SIGKILL
+    server, client = traces(run)
+    killed, other = (server, client) if end == "server" else (client, server)
+    assert (killed.ending, other.ending) == ("cut", "complete")
+    assert list(killed.records["seq"]) == list(range(1, len(killed.records) + 1))
+    index = layout.Cell.LEFT_CONS if end == "server" else layout.Cell.LEFT_PROD
+    moves = (layout.Kind.STORE, layout.Kind.RMW_LOCKED, layout.Kind.RMW_PLAIN)
+    stored = values(killed, index, moves)
+    seen = values(other, index, (layout.Kind.LOAD,))
+    # At most one store can have been made and not yet recorded when the kill came.
+    assert len(set(seen) - set(stored) - {0}) <= 1
+    assert len(stored) > 10
+    assert counts == NOTHING
+
+
+def values(trace: Trace, offset: int, kinds: tuple[layout.Kind, ...]) -> list[int]:
+    """The new values of the records of these kinds at an offset of the shared page."""
+    records = trace.records
+    chosen = (records["offset"] == offset) & np.isin(records["kind"], kinds)
+    return [int(value) for value in records["new"][chosen]]
+
+
+def test_a_domain_that_goes_away_leaves_what_it_had_sent(run: RunDirectory) -> None:
+    with Sabotaged(kill_agent, end="client") as host:
+        facts = perform(host, parse_experiment(STEADY % 60, "steady"), run)
+    assert facts["outcome"] == "domain died"
+    assert facts["endpoints"]["client"]["ended"] == "lost"
+    assert facts["endpoints"]["server"]["ended"] == "finished"
+    server, client = traces(run)
+    assert server.ending == "complete"
+    assert client.ending == "cut"
+    assert len(client.records) > 100
+
+
+def test_a_pair_that_the_emulator_loses_is_made_anew(run: RunDirectory) -> None:
+    experiment = parse_experiment(STEADY % 4, "steady")
+    with Sabotaged(kill_agent, end="server", times=1, lost=True) as host:
+        facts = perform(host, experiment, run)
+        assert host.pairs == 2
+    assert facts["outcome"] == "stopped while moving"
+    assert facts["messages"][0] == "d1v0 Triple fault"
+    assert "made anew" in facts["messages"][1]
+    server, client = traces(run)
+    assert abs(server.header.start_realtime_ns - client.header.start_realtime_ns) < 60e9
+
+
+def test_a_pair_that_is_lost_every_time_is_the_test_beds_failure(run: RunDirectory) -> None:
+    with Sabotaged(kill_agent, end="server", lost=True) as host:
+        with pytest.raises(TestbedError, match="emulator lost a guest 4 times") as error:
+            perform(host, parse_experiment(STEADY % 60, "steady"), run)
+        assert host.pairs == 1 + PAIRS_ANEW_MAX
+    assert "--domain-type pv" in error.value.next_step
+
+
+def test_a_self_test_that_failed_is_the_test_beds_failure(
+    tmp_path: Path, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "status").write_text("ok at boot\nfailed registers: xmm3 changed\n")
+    monkeypatch.setenv("VCHAN_SELFTEST_FILE", str(tmp_path / "status"))
+    with LoopbackHost() as host, pytest.raises(TestbedError, match="xmm3") as error:
+        perform(host, quick("ping-pong"), run)
+    assert "counts" in error.value.next_step
+    assert run.facts()["selftest"]["server"]["ok"] is False
+
+
+def test_what_an_endpoint_reports_is_raised_and_the_rest_is_kept(
+    host: LoopbackHost, run: RunDirectory
+) -> None:
+    broken = replace(quick("ping-pong"), faults=(Fault("client", "no_such_fault", 1),))
+    with pytest.raises(TestbedError, match="no_such_fault") as error:
+        perform(host, broken, run)
+    assert error.value.next_step
+    assert run.facts()["state"] == "incomplete"
+    assert len(read_trace(run.trace("server")).records) > 10
+    assert host.counts() == NOTHING
