@@ -28,7 +28,7 @@ ALLOWED = {
     "rundir": ("errors",),
     "bindings": ("errors",),
     "tracer": ("errors", "bindings"),
-    "guests": ("errors", "cache", "progress", "bindings", "tracer"),
+    "guests": ("errors", "cache", "progress", "rundir", "bindings", "tracer"),
     "validate": (
         "errors",
         "cache",
@@ -43,7 +43,7 @@ ALLOWED = {
 # What starts in a guest or in dom0, where nothing is installed for us but what is named here.
 IN_A_GUEST = {
     "guests.agent": ("cffi", "_cffi_backend"),
-    "guests.helper": ("cffi", "_cffi_backend", "pyroute2"),
+    "guests.helper": ("pyroute2", "yaml"),
 }
 
 
@@ -193,8 +193,9 @@ def packages_above(name: str) -> list[str]:
 def dead_modules(root: Path) -> list[str]:
     """Modules that no entry point reaches by import or by name; tests do not count."""
     every = modules(root)
+    by_path = {str(module.path): name for name, module in every.items()}
     alive: set[str] = set()
-    waiting = entry_points(root, every)
+    waiting = entry_points(root, by_path)
     while waiting:
         name = waiting.pop()
         if name in alive or name not in every:
@@ -204,37 +205,40 @@ def dead_modules(root: Path) -> list[str]:
         for used in every[name].imports():
             waiting.append(ours(used.name) or "")
         for text in every[name].strings():
-            waiting.extend(named_in(text))
+            waiting.extend(named_in(text, root, every[name].path.parent, by_path))
     return [f"nothing reaches {name or PACKAGE}" for name in sorted(set(every) - alive)]
 
 
-def entry_points(root: Path, every: dict[str, Module]) -> list[str]:
-    """What starts without being imported: scripts, cffi builders, `-m`, names in other files."""
+def entry_points(root: Path, by_path: dict[str, str]) -> list[str]:
+    """What starts without being imported: scripts, cffi builders, names in files of other kinds."""
     starts = ["", *FOLDERS]
     for path in plain_files(root):
-        starts += named_in(path.read_text(errors="replace"))
-    for plain in ("pyproject.toml", "setup.py"):
-        path = root / plain
-        text = path.read_text() if path.exists() else ""
-        starts += re.findall(rf"\b{PACKAGE}\.([\w.]+)", text)
-        starts += [
-            found.replace("/", ".") for found in re.findall(rf"src/{PACKAGE}/([\w/]+)\.py", text)
-        ]
+        starts += named_in(path.read_text(errors="replace"), root, path.parent, by_path)
     return starts
 
 
 def plain_files(root: Path) -> Iterator[Path]:
-    """What can start a module without being Python: init files, units, the Ansible roles."""
+    """What can start a module without being one: settings, init files, units, Ansible roles."""
+    yield from (path for path in (root / "pyproject.toml", root / "setup.py") if path.exists())
     for top in (*FOLDERS, "ansible"):
         for path in (root / top).rglob("*"):
             if path.is_file() and path.suffix in ("", ".sh", ".service", ".j2", ".yml", ".yaml"):
                 yield path
 
 
-def named_in(text: str) -> list[str]:
-    """The modules that a text names; for a package also what `python -m` starts of it."""
+def named_in(text: str, root: Path, folder: Path, by_path: dict[str, str]) -> list[str]:
+    """The modules that a text names, dotted or by the path of their file.
+
+    A package's name stands also for what `python -m` starts of it. A path counts from the folder
+    of the file that has the text, from the package or from the repository.
+    """
     names = re.findall(rf"\b{PACKAGE}\.([\w.]*\w)", text)
-    return names + [f"{name}.__main__" for name in names]
+    names += [f"{name}.__main__" for name in names]
+    for found in re.findall(r"[\w/]*\w\.py\b", text):
+        below = found.removeprefix(f"src/{PACKAGE}/")
+        places = (folder / found, root / below, root / "src" / PACKAGE / below)
+        names += [by_path[str(place)] for place in places if str(place) in by_path]
+    return names
 
 
 def undocumented(root: Path) -> list[str]:
@@ -295,8 +299,10 @@ BROKEN = [
     (imports_of_the_commands, "src/vchan_testbed/rundir.py", "from vchan_testbed import cli\n"),
     (foreign_imports_in_a_guest, "guests/agent/x.py", "import numpy as np\n"),
     (foreign_imports_in_a_guest, "guests/agent/x.py", "from vchan_testbed.tracer import reader\n"),
-    (foreign_imports_in_a_guest, "guests/helper/x.py", "try:\n    import yaml\nfinally: ...\n"),
+    (foreign_imports_in_a_guest, "guests/helper/x.py", "try:\n    import jinja2\nfinally: ...\n"),
     (dead_modules, "validate/forgotten.py", '"""Nothing imports this."""\n'),
+    (dead_modules, "guests/hosts/cut.py", '"""Not in the folder of who names it."""\n'),
+    (dead_modules, "guests/image/sources.py", '"""Names guests/image/cut.py, here only."""\n'),
     (dead_modules, "guests/image/init", "#!/bin/sh\nexec true\n"),
     (dead_modules, "guests/hosts/local.py", '"""Says vchan_testbed.guests.agent.worker."""\n'),
     (undocumented, "tracer/x.py", '"""A module."""\ndef f(): return 1\n'),
@@ -342,12 +348,16 @@ def whole_tree(root: Path) -> None:
         "guests/hosts/local.py": '"""Starts."""\nWORKER = "vchan_testbed.guests.agent.worker"\n',
         "guests/image/init": "#!/bin/sh\nexec python3 -m vchan_testbed.guests.agent\n",
         "guests/agent/__main__.py": '"""Starts the agent."""\n',
+        "guests/image/sources.py": '"""Copies."""\nFILES = ("cut.py", "domu/listen.py")\n',
+        "guests/image/cut.py": '"""Cuts."""\n',
+        "guests/image/domu/listen.py": '"""Listens."""\n',
         "guests/agent/__init__.py": '"""The agent."""\nimport json\n',
         "guests/agent/worker.py": '"""Works."""\nfrom vchan_testbed.tracer import layout\n',
         "validate/judge.py": '"""Judges."""\nfrom vchan_testbed.tracer import reader\n',
         "src/vchan_testbed/__init__.py": '"""The package."""\n',
         "src/vchan_testbed/cli.py": '"""The command."""\n'
         "from vchan_testbed.guests.hosts import local\n"
+        "from vchan_testbed.guests.image import sources\n"
         "from vchan_testbed.validate import judge\n",
     }
     for path, text in files.items():
