@@ -1,0 +1,108 @@
+"""How each end's trace ends, and so how far its lanes reach.
+
+A run that stood still was looked at and then killed by the test bed: what it recorded after the
+last look is an effect of being killed, so its lanes end at the look. A process that was killed
+while it ran may have made one access more than it recorded; then the kernel cleared its live byte
+and raised the event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Kind
+from vchan_testbed.tracer.reader import Trace
+from vchan_testbed.validate.evidence import Evidence
+
+Ints = npt.NDArray[np.int64]
+INITS = (Call.SERVER_INIT, Call.CLIENT_INIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """One end's trace, as far as it is judged."""
+
+    role: Role
+    rows: Ints
+    """Rows of the channel's records, in program order."""
+    left_out: int
+    """Records after the last look."""
+    unlogged: bool
+    """One access more may have been made after the last record."""
+    death: Literal["no", "may", "must"]
+    """The kernel cleaned up after the process."""
+    closed: bool
+    """The channel was closed by libxenvchan_close."""
+    needs: tuple[str, ...]
+    """What the spec has no steps for."""
+
+
+def ending_of(trace: Trace, evidence: Evidence) -> Ending:
+    """Where and how one end's trace ends."""
+    role, records = trace.header.role, trace.records
+    rows = _of_the_channel(records)
+    count = evidence.records_at_last_look(role)
+    looked = evidence.stands_still and evidence.alive(role) and count is not None
+    taken = rows
+    if looked and count is not None and count < len(records):
+        before = np.zeros(len(records), bool)
+        before[np.argsort(records["t0"], kind="stable")[:count]] = True
+        taken = rows[before[rows]]
+    closed = bool(np.any(_closes(records[taken])))
+    complete_to_the_look = looked and count is not None and count <= len(records)
+    killed = not complete_to_the_look and not closed
+    return Ending(
+        role=role,
+        rows=taken,
+        left_out=len(rows) - len(taken),
+        unlogged=killed and trace.ending == "cut",
+        death=_death(evidence.ended(role)) if killed else "no",
+        closed=closed,
+        needs=_needs(trace, records[taken]),
+    )
+
+
+def _death(ended: str | None) -> Literal["no", "may", "must"]:
+    # A domain that is destroyed leaves its live byte at 1 and raises no event (L9); how an end of
+    # which nothing is known ended is open.
+    return "must" if ended in ("killed", "died") else "may"
+
+
+def _of_the_channel(records: Records) -> Ints:
+    """All rows but those of attempts to open the channel that failed: the client tries again."""
+    exits = (records["kind"] == Kind.CALL_EXIT) & np.isin(records["call"], INITS)
+    failed = exits & (records["new"] >> np.uint64(63) == 1)
+    attempts = _call_key(records)
+    return np.flatnonzero(~np.isin(attempts, attempts[failed])).astype(np.int64)
+
+
+def _call_key(records: Records) -> Ints:
+    inside = records["call_seq"].astype(np.int64)
+    key: Ints = (records["thread"].astype(np.int64) << 32) | inside
+    # Records outside of a call belong to no attempt.
+    return np.where(inside == 0, -1, key)
+
+
+def _closes(records: Records) -> npt.NDArray[np.bool_]:
+    gives_back = np.isin(records["kind"], (Kind.UNSHARE_PAGE, Kind.UNMAP_PAGE))
+    return np.asarray(gives_back & (records["call"] == Call.CLOSE))
+
+
+def _needs(trace: Trace, records: Records) -> tuple[str, ...]:
+    found = []
+    if trace.header.level != "exact":
+        found.append("a trace of calls only, without the accesses inside them")
+    acting = np.isin(records["kind"], (*ACCESS_KINDS, Kind.CALL_ENTER, Kind.PENDING_ENTER))
+    if len(np.unique(records["thread"][acting])) > 1:
+        found.append("several threads on one channel")
+    if np.count_nonzero(records["kind"] == Kind.ATTACH) > 1:
+        found.append("several channels in one trace")
+    opened = (records["kind"] == Kind.CALL_ENTER) & np.isin(records["call"], INITS)
+    if not opened.any() and (records["kind"] == Kind.CALL_ENTER).any():
+        found.append("a trace that begins after the channel was opened")
+    return tuple(found)

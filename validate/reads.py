@@ -1,0 +1,78 @@
+"""Reads that decide: which load of the peer's index a thread can have acted on.
+
+Compilers hoist dead pairs of index loads, repeat them and reorder the own ones. Of the loads of
+the peer's index that a thread makes before it goes on (arms, tests, stores, waits, returns) the
+last one is the one whose value decided; an earlier one is a look that decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.layout import Kind
+from vchan_testbed.validate.table import SideTable
+
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+CHANGES = (Kind.STORE, Kind.RMW_LOCKED, Kind.RMW_PLAIN, Kind.CMPXCHG_OK, Kind.CMPXCHG_FAIL)
+GOES_ON = (Kind.PENDING_ENTER, Kind.CALL_EXIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Rows of one side's loads, sorted out."""
+
+    deciding: bytes
+    """By row: 1 for a load of the peer's index that decided."""
+    live_after: Mapping[int, tuple[int, bool]]
+    """By deciding load: a load of the peer's live byte after it, before the thread goes on, and
+    whether that showed the peer open. Only for a side whose table asks for it."""
+
+
+def reads_of(table: SideTable, records: Records, rows: Ints) -> Reads:
+    """Sort out the loads among `rows`, which are in program order."""
+    mine = rows[records["call"][rows] == table.transfer]
+    kind, offset = records["kind"][mine], records["offset"][mine]
+    loads = kind == Kind.LOAD
+    theirs = loads & (offset == table.ring.cells[table.theirs])
+    live = loads & (offset == table.ring.cells[table.peer_live])
+    goes_on = np.isin(kind, CHANGES) | np.isin(kind, GOES_ON)
+    deciding = _followed_by(theirs, goes_on)
+    flags = np.zeros(len(records), np.uint8)
+    flags[mine[deciding]] = 1
+    shown = _live_after(records, mine, deciding, live, goes_on) if table.brings_forward else {}
+    return Reads(flags.tobytes(), shown)
+
+
+def _live_after(
+    records: Records, mine: Ints, deciding: Flags, live: Flags, goes_on: Flags
+) -> dict[int, tuple[int, bool]]:
+    places = np.flatnonzero(deciding)
+    followers = _next(places, np.flatnonzero(live | goes_on))
+    return {
+        int(mine[at]): (int(mine[follower]), bool(records["old"][mine[follower]]))
+        for at, follower in zip(places.tolist(), followers.tolist(), strict=True)
+        if follower >= 0 and live[follower]
+    }
+
+
+def _followed_by(
+    chosen: npt.NDArray[np.bool_], end: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Those of `chosen` that come last before an `end`."""
+    places = np.flatnonzero(chosen | end)
+    last = np.zeros(len(chosen), bool)
+    last[places[:-1]] = chosen[places[:-1]] & end[places[1:]]
+    return last
+
+
+def _next(places: Ints, others: Ints) -> Ints:
+    """For each place the next one of `others`, -1 for none."""
+    at = np.searchsorted(others, places, side="right")
+    return np.append(others, -1)[np.minimum(at, len(others))]
