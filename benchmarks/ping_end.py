@@ -1,0 +1,45 @@
+"""One end of a ping-pong for tracer_cost.py: ROLE ROUNDS TRACE_PATH|-
+
+Prints the seconds that its rounds took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+
+from vchan_testbed.bindings.channel import Client, Server
+from vchan_testbed.tracer.attach import Tracer
+
+PATH = "data/ping"
+PING = bytes(64)
+
+
+def main() -> None:
+    """Open the channel, with or without the tracer, and play."""
+    role, rounds, trace = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    domid, peer = (1, 2) if role == "server" else (2, 1)
+    traced = (
+        contextlib.nullcontext()
+        if trace == "-"
+        else Tracer(trace, role=role, domid=domid, peer_domid=peer)
+    )
+    with traced:
+        if role == "server":
+            with Server(peer, PATH, 65536, 65536) as server:
+                print("listening", flush=True)
+                for _ in range(rounds):
+                    server.read(len(PING))
+                    server.write(PING)
+        else:
+            with Client(peer, f"/local/domain/{peer}/{PATH}") as client:
+                began = time.perf_counter()
+                for _ in range(rounds):
+                    client.write(PING)
+                    client.read(len(PING))
+                print(time.perf_counter() - began, flush=True)
+
+
+if __name__ == "__main__":
+    main()
