@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -88,7 +87,8 @@ class Machine:
 class Qemu:
     """A running machine. It never outlives this process, nor LIFE_SECONDS_MAX.
 
-    With `wait_for_state` it is an empty one that waits for `Qmp.load_state`.
+    With `wait_for_state` it is an empty one that waits for `Qmp.load_state`. Raises TestbedError
+    when QEMU does not start.
     """
 
     def __init__(
@@ -114,19 +114,9 @@ class Qemu:
                 stderr=errors,
             )
         self._exited = os.pidfd_open(self._process.pid)
-        self.ssh_port = 0
+        self.ssh_port = self._wait_for_start()
 
     def __enter__(self) -> Self:
-        try:
-            with self.qmp() as qmp:
-                self.ssh_port = qmp.forwarded_port()
-        except TestbedError as error:
-            failure = self.failure("QEMU ended at once") if self.wait_for_end(1) else error
-            self.end()
-            raise failure from error
-        except BaseException:
-            self.end()
-            raise
         return self
 
     def __exit__(
@@ -136,6 +126,19 @@ class Qemu:
         trace: TracebackType | None,
     ) -> None:
         self.end()
+
+    def _wait_for_start(self) -> int:
+        """Return the port that leads to dom0's sshd."""
+        try:
+            with self.qmp() as qmp:
+                return qmp.forwarded_port()
+        except TestbedError as error:
+            failure = self.failure("QEMU ended at once") if self.wait_for_end(1) else error
+            self.end()
+            raise failure from error
+        except BaseException:
+            self.end()
+            raise
 
     @property
     def folder(self) -> Path:
@@ -208,8 +211,8 @@ class Qemu:
         said = self._errors.read_text(errors="replace").strip() if self._errors.exists() else ""
         return TestbedError(
             f"{message}: {said}" if said else message,
-            next_step=f"read all of {self.console}; `vchan-testbed doctor` says what this"
-            " machine lacks",
+            next_step=f"The whole console is in {self.console}; `vchan-testbed doctor` says what"
+            " this machine lacks.",
             console="\n".join(lines),
         )
 
@@ -231,14 +234,6 @@ class Watchdog:
         return now < self._ends and now - self._seen_at < self.silence_seconds_max
 
 
-@contextlib.contextmanager
-def ssh_key_pair() -> Iterator[Path]:
-    """A new key pair for one test bed: the folder of `key` and `key.pub`."""
-    with tempfile.TemporaryDirectory(prefix="vchan-key-") as name:
-        make_ssh_key(Path(name) / "key")
-        yield Path(name)
-
-
 def make_ssh_key(path: Path) -> None:
     """Write a new ed25519 key pair to `path` and `path`.pub."""
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)]
@@ -247,4 +242,4 @@ def make_ssh_key(path: Path) -> None:
 
 def public_part(path: Path) -> str:
     """The base64 part of the public key that belongs to the private key `path`."""
-    return path.with_suffix(".pub").read_text().split()[1]
+    return path.with_name(f"{path.name}.pub").read_text().split()[1]

@@ -1,0 +1,97 @@
+"""Saved states of a booted test bed: its domains made, idle, waiting for agents to be asked for.
+
+A state belongs to everything that it was made with: QEMU, this machine's CPU, the machine's
+command line with its images, and the domains. It is only ever read: any number of runs can start
+from it at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from vchan_testbed.cache import cache_dir, cached, key_of
+from vchan_testbed.errors import TestbedError
+from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
+from vchan_testbed.guests.hosts.accelerator import cpu_of_machine, qemu_version
+from vchan_testbed.guests.hosts.machine import Machine, Qemu
+from vchan_testbed.guests.images.keep import keep_newest
+
+KIND = "warm"
+KEPT_MAX = 3
+FREE_BYTES_MIN = 3 << 30
+_STATE = "state"
+_SSH_KEY = "ssh_key"
+
+
+class NotSaved(TestbedError):
+    """The machine runs, but its state could not be kept."""
+
+
+def key_of_state(machine: Machine, experiment: Experiment) -> str:
+    """The key of a state of `machine` with the domains of `experiment`."""
+    domains = [asdict(experiment.domain(endpoint)) for endpoint in ENDPOINTS]
+    return key_of(
+        qemu_version(),
+        cpu_of_machine(),
+        platform.release(),
+        machine.images.key,
+        *machine.arguments(ssh_key=""),
+        json.dumps(domains, sort_keys=True),
+    )
+
+
+def state_or_build(key: str, build: Callable[[Path], None]) -> Path:
+    """The folder of a state; `build` makes a machine and calls `save` if there is none yet.
+
+    Two runs at once make it once: the second waits. What `build` raises goes through.
+    """
+    place = cached(KIND, key, build)
+    keep_newest(place, KEPT_MAX)
+    return place
+
+
+def save(qemu: Qemu, target: Path, ssh_key: Path) -> None:
+    """Write the machine's state and its key into the folder `target`; the machine goes on.
+
+    Raises NotSaved.
+    """
+    free_bytes = shutil.disk_usage(target).free
+    if free_bytes < FREE_BYTES_MIN:
+        raise NotSaved(f"{cache_dir()} has only {free_bytes >> 20} MiB left")
+    try:
+        with qemu.qmp() as qmp, (target / _STATE).open("wb") as file:
+            qmp.save_state(file.fileno())
+        shutil.copy(ssh_key, target / _SSH_KEY)
+        shutil.copy(ssh_key.with_name(f"{ssh_key.name}.pub"), target / f"{_SSH_KEY}.pub")
+    except OSError as error:
+        raise NotSaved(str(error)) from error
+
+
+def load(qemu: Qemu, place: Path) -> None:
+    """Give an empty machine the state in `place`. Raises TestbedError when it does not fit."""
+    try:
+        with qemu.qmp() as qmp, (place / _STATE).open("rb") as file:
+            qmp.load_state(file.fileno())
+    except OSError as error:
+        raise TestbedError(f"the saved state cannot be read: {error}") from error
+
+
+def ssh_key_of(place: Path) -> Path:
+    """The private key that the dom0 of this state lets in."""
+    return place / _SSH_KEY
+
+
+def discard(place: Path) -> None:
+    """Delete a state that did not come back: the next run makes it anew."""
+    grave = place.with_name(f".{place.name}.{os.getpid()}.part")
+    try:
+        place.rename(grave)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(grave)
