@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+
 from vchan_testbed.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,6 +25,7 @@ NOT_OURS = {".git", ".venv", "build", "dist", "runs", "node_modules", ".pytest_c
 FENCE = re.compile(r"^(?P<mark>```+)[^\n]*\n(?P<body>.*?)^(?P=mark)\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)")
 REFERENCE = re.compile(r"^\[[^\]]+\]:\s*(?P<target>\S+)", re.MULTILINE)
+CODE = re.compile(r"`(?P<text>[\w.*-]+/[^`\n]*)`")
 HEADING = re.compile(r"^#{1,6}\s+(?P<text>.+?)\s*#*\s*$", re.MULTILINE)
 
 
@@ -64,6 +66,19 @@ def broken_links(root: Path) -> list[str]:
             lost = bool(anchor) and there.suffix == ".md" and anchor not in anchors(there)
             if missing or lost:
                 wrong.append(f"{path.relative_to(root)} links to {found['target']}")
+    return wrong
+
+
+def paths_that_are_gone(root: Path) -> list[str]:
+    """Paths of the repository, written as code, at which there is nothing."""
+    wrong = []
+    for path in documents(root):
+        for found in CODE.finditer(FENCE.sub("", path.read_text())):
+            top, _, below = found["text"].partition("/")
+            if not below or not (root / top).is_dir() or re.search(r"[\s<>{}…]", below):
+                continue
+            if not any(root.glob(found["text"].rstrip("/"))):
+                wrong.append(f"{path.relative_to(root)} names {found['text']}")
     return wrong
 
 
@@ -133,7 +148,7 @@ def every_command(command: click.Command, name: str) -> Iterator[str]:
             yield from every_command(each, f"{name} {below}")
 
 
-RULES = [broken_links, stale_help, unknown_options, unquoted_commands]
+RULES = [broken_links, paths_that_are_gone, stale_help, unknown_options, unquoted_commands]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -149,6 +164,8 @@ BROKEN = [
     (broken_links, "See [it][ref].\n\n[ref]: gone.md\n"),
     (broken_links, "![picture](gone.svg)\n"),
     (broken_links, "See [it](../../../../etc/passwd).\n"),
+    (paths_that_are_gone, "Look into `docs/gone.py`.\n"),
+    (paths_that_are_gone, "Look into `docs/*.rst`.\n"),
     (stale_help, f"```console\n$ {COMMAND} --help\nUsage: something else\n```\n"),
     (unknown_options, f"```sh\n{COMMAND} no-such-command\n```\n"),
     (unknown_options, f"```sh\n{COMMAND} run --no-such-option 1\n```\n"),
@@ -160,9 +177,12 @@ def test_a_breach_is_seen(rule: Callable[[Path], list[str]], text: str, tmp_path
     good = (
         "# A title: `one`, two\n\nSee [it](other.md#a-title-one-two), [here](#a-title-one-two),\n"
         "[far](https://example.test/x) and `[not](a-link)`.\n\n"
+        "`docs/`, `docs/there.py`, `docs/*.py`, `docs/<name>.py`, `elsewhere/x.py`\n\n"
         f"```console\n$ {COMMAND} --help\n{help_of(['--help'])}\n```\n"
         f"```sh\n{COMMAND} run --host loopback --seed 3\n```\n"
     )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "there.py").write_text("")
     (tmp_path / "other.md").write_text(good)
     assert rule(tmp_path) == []
     (tmp_path / "broken.md").write_text(text)
