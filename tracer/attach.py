@@ -1,37 +1,56 @@
-"""Attach the tracer to this process: from then on every access of libxenvchan is logged.
+"""Attach the tracer to this process: every access of libxenvchan becomes a record in a file.
 
-Runs in guests: no numpy here. The C core is in core/; the trace file is drawn in layout.py.
+Runs in a guest, so it needs nothing but the standard library, cffi's runtime and the core. The
+file is drawn in layout.py; what cannot wait for Python is in core/.
+
+Functions that the process calls through the tables of loaded objects are stood in for, and stay so
+when the trace has ended: they then do nothing but call the function itself.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vchan_testbed.bindings import raw
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer import layout
 from vchan_testbed.tracer._core import ffi, lib
 
-BITS = {None: 0, "write": 1, "read": 2}
-"""Which notify bit's test-and-clear leads to a notify: write is a data event, read a space one."""
+BITS = {"write": 1, "read": 2, None: 0}
+"""The notify bit whose test-and-clear leads to an event: write is a data event, read a space one.
+"""
+FAULTS_MAX = 16
+BLOCKS_MAX = 1 << 20
+CHANNELS_LOOKED_AT_MAX = 256
+CALLS_LOOKED_AT_MAX = 64
+CALIBRATION_NS = 10_000_000
+TOLD_MAY_BE_OFF = 0.02
 
 
 class Tracer:
-    """Traces all channels that this process opens inside the `with` block into the file `path`.
+    """Traces every channel that this process opens within the `with` block.
 
-    `faults` are dicts like {"do": "drop_notify", "nth": 2, "bit": "write"}. Channels have to be
-    opened inside the block and closed before it ends. Raises TestbedError when the file cannot be
-    made or libxenvchan is not loaded, InputError for an unknown fault.
+        with Tracer("server.vtrace", role="server", domid=1, peer_domid=2) as tracer:
+            with Server(...) as server: ...
+
+    `path` must not exist. `bytes_max` is the most that the file may grow to; what does not fit is
+    counted as dropped. `versions` may have "xen", "kernel" and "program". `faults` are dicts:
+    {"do": "drop_notify", "nth": 1, "bit": "write"} drops the first event that tells the peer of
+    data ("read": of space, None: any), as if it had been sent.
+
+    Raises InputError for arguments that make no sense, TestbedError when the file cannot be made
+    or libxenvchan is not loaded (the binding loads it).
     """
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | os.PathLike[str],
         *,
         role: str,
         domid: int,
@@ -42,42 +61,46 @@ class Tracer:
         versions: Mapping[str, str | None] | None = None,
         faults: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self._path = str(path)
+        if role not in layout.ROLES or len(run_id) != 16:
+            raise InputError(
+                f"A trace of role {role!r} with a run id of {len(run_id)} bytes makes no sense.",
+                next_step="The role is server or client, the run id has 16 bytes.",
+            )
+        self._path = Path(path)
         self._role = layout.ROLES.index(role)
         self._domids = (domid, peer_domid)
         self._seed = seed
         self._run_id = run_id
-        self._bytes_max = bytes_max
-        self._versions = versions or {}
-        self._faults = [_fault(fault) for fault in faults]
+        self._blocks_max = _blocks(bytes_max)
+        self._versions = dict(versions or {})
+        self._rules = [_rule(fault) for fault in faults]
+        if len(self._rules) > FAULTS_MAX:
+            raise InputError(
+                f"{len(self._rules)} faults are too many for one endpoint.",
+                next_step=f"Inject {FAULTS_MAX} at most.",
+            )
+        self._recording: _Recording | None = None
 
     def __enter__(self) -> Self:
-        texts = (
-            self._versions.get("xen") or "",
-            raw.library_soname(),
-            self._versions.get("kernel") or "",
-            Path(sys.argv[0]).name,
-        )
-        _checked(
-            lib.tracer_open(
-                self._path.encode(),
-                self._role,
-                *self._domids,
-                self._seed,
-                self._run_id,
-                self._bytes_max,
-                *(text.encode() for text in texts),
-            ),
-            f"the trace file {self._path} cannot be made",
-            "Is there room, and is no other trace open in this process?",
-        )
-        for bit, nth in self._faults:
-            _checked(lib.tracer_plan_drop(bit, nth), "too many faults", "Plan 16 at most.")
-        _checked(
-            lib.tracer_attach(),
-            "libxenvchan cannot be traced in this process",
-            "Is it loaded, and may its tables be made writable?",
-        )
+        name = lib.vt_library_name()
+        if name == ffi.NULL:
+            raise TestbedError(
+                "No libxenvchan is loaded in this process, so there is nothing to trace.",
+                next_step="Import vchan_testbed.bindings.channel before.",
+            )
+        clock = _Clock.calibrated()
+        fd, doorbell_fd = self._create_file()
+        recording = _Recording(fd, doorbell_fd, os.getpid(), clock)
+        header = self._header(_text(name), clock)
+        rules = ffi.new("struct vt_rule[]", self._rules)
+        if lib.vt_start(fd, header, self._blocks_max, doorbell_fd, rules, len(self._rules)):
+            recording.close()
+            self._path.unlink()
+            raise TestbedError(
+                f"The process cannot be traced: {_text(lib.vt_problem())}.",
+                next_step="`vchan-testbed doctor` says what this machine has.",
+            )
+        self._recording = recording
         return self
 
     def __exit__(
@@ -86,39 +109,206 @@ class Tracer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        lib.tracer_detach()
+        recording, self._recording = self._recording, None
+        # A child after fork has a copy of this object, but the file is its parent's.
+        if recording is None or recording.pid != os.getpid():
+            return
+        blocks = lib.vt_stop()
+        os.pwrite(recording.fd, _u64(recording.clock.refined_hz()), _TSC_HZ_OFFSET)
+        os.ftruncate(recording.fd, layout.HEADER_BYTES + blocks * layout.BLOCK_BYTES)
+        recording.close()
 
     @property
     def doorbell_fd(self) -> int:
-        """An eventfd that is rung when a block of the trace is full."""
-        return int(lib.tracer_doorbell())
+        """An eventfd that is rung when a block is full; it is closed when the trace ends."""
+        return self._running().doorbell_fd
 
     def payload(self, position: int, count: int, ok: bool) -> None:
-        """Record what a read's payload said: `count` bytes written at stream `position`."""
-        lib.tracer_payload(position, count, int(ok))
+        """Write down what a payload that was read says of itself.
+
+        Its first byte was written at `position` of the peer's stream, it has `count` bytes, and
+        they are what was written there, or not. It belongs to the channel of this thread's last
+        call.
+        """
+        self._running()
+        lib.vt_payload(position, count, not ok)
 
     def look(self) -> dict[str, Any]:
-        """The first channel's page (24 bytes, hex) and event descriptor, from any thread."""
-        look = ffi.new("struct tracer_look *")
-        lib.tracer_look(look)
+        """What can be seen now, from any thread, without stopping any other.
+
+        `page` (24 bytes as hex, or None) and `event_fd` (or None) are of the channel that was
+        opened first; `channels` has them for each open channel; `records` is how many were
+        written; `calls` has the API call of each thread that is in one.
+        """
+        self._running()
+        channels = _channels()
+        first = channels[0] if channels else {"page": None, "event_fd": None}
         return {
-            "channels": look.channels,
-            "page": bytes(look.page).hex() if look.has_page else None,
-            "event_fd": look.event_fd if look.event_fd >= 0 else None,
-            "records": look.records,
-            "in_call": layout.Call(look.call).name.lower() if look.call else None,
+            "page": first["page"],
+            "event_fd": first["event_fd"],
+            "records": lib.vt_look_records(),
+            "channels": channels,
+            "calls": _calls(),
         }
 
+    def _running(self) -> _Recording:
+        if self._recording is None:
+            raise TestbedError(
+                "The tracer is not running.", next_step="Use Tracer as a context manager."
+            )
+        return self._recording
 
-def _fault(fault: Mapping[str, Any]) -> tuple[int, int]:
-    if fault.get("do") != "drop_notify" or fault.get("bit") not in BITS:
+    def _create_file(self) -> tuple[int, int]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = -1
+        try:
+            fd = os.open(self._path, flags, 0o644)
+            # Sparse: it takes the room only when blocks are used.
+            os.ftruncate(fd, layout.HEADER_BYTES + self._blocks_max * layout.BLOCK_BYTES)
+            return fd, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            raise TestbedError(
+                f"The trace file {self._path} cannot be made: {error.strerror}.",
+                next_step="Name a file that does not exist, in a folder that you may write to.",
+            ) from error
+
+    def _header(self, library: str, clock: _Clock) -> bytes:
+        kernel = self._versions.get("kernel") or os.uname().release
+        program = self._versions.get("program") or Path(sys.argv[0]).name or "python3"
+        texts = (self._versions.get("xen") or "", library, kernel, program)
+        return layout.HEADER.pack(
+            layout.MAGIC,
+            layout.VERSION,
+            layout.HEADER_BYTES,
+            layout.RECORD_BYTES,
+            layout.BLOCK_BYTES,
+            0,
+            self._blocks_max,
+            0,
+            layout.FileState.RECORDING,
+            self._role,
+            layout.Level.EXACT,
+            0,
+            layout.Variant.EMULATION,
+            *self._domids,
+            0,
+            0,
+            0,
+            clock.hz,
+            self._seed & 0xFFFFFFFFFFFFFFFF,
+            clock.start_ticks,
+            time.time_ns(),
+            self._run_id,
+            *(text.encode()[:63] for text in texts),
+        ).ljust(layout.HEADER_BYTES, b"\0")
+
+
+_TSC_HZ_OFFSET = 80
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """What is open while a trace is being recorded."""
+
+    fd: int
+    doorbell_fd: int
+    pid: int
+    clock: _Clock
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self.doorbell_fd)
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """How fast the time stamp counter runs, and where it and the monotonic clock began."""
+
+    hz: int
+    is_told: bool
+    start_ticks: int
+    start_ns: int
+
+    @staticmethod
+    def calibrated() -> _Clock:
+        """What the processor or Xen says, if a short measurement agrees; else what was measured."""
+        ticks, nanoseconds = _now()
+        later_ticks, later = _now()
+        while later - nanoseconds < CALIBRATION_NS:
+            later_ticks, later = _now()
+        measured = round((later_ticks - ticks) * 1e9 / (later - nanoseconds))
+        told = lib.vt_clock_told_hz()
+        is_told = abs(told - measured) < TOLD_MAY_BE_OFF * measured
+        return _Clock(told if is_told else measured, is_told, ticks, nanoseconds)
+
+    def refined_hz(self) -> int:
+        """Measured again over the whole trace, unless it was told."""
+        ticks, nanoseconds = _now()
+        if self.is_told:
+            return self.hz
+        return round((ticks - self.start_ticks) * 1e9 / (nanoseconds - self.start_ns))
+
+
+def _now() -> tuple[int, int]:
+    ticks, nanoseconds = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+    lib.vt_clock_pair(ticks, nanoseconds)
+    return int(ticks[0]), int(nanoseconds[0])
+
+
+def _channels() -> list[dict[str, Any]]:
+    looks = ffi.new("struct vt_channel_look[]", CHANNELS_LOOKED_AT_MAX)
+    count = lib.vt_look_channels(looks, CHANNELS_LOOKED_AT_MAX)
+    found = [
+        {
+            "channel": int(look.number),
+            "role": layout.ROLES[0 if look.is_server else 1],
+            "page": bytes(ffi.buffer(look.page)).hex() if look.has_page else None,
+            "event_fd": int(look.event_fd) if look.event_fd >= 0 else None,
+        }
+        for look in (looks[i] for i in range(count))
+    ]
+    return sorted(found, key=lambda channel: int(channel["channel"]))
+
+
+def _calls() -> list[dict[str, Any]]:
+    looks = ffi.new("struct vt_call_look[]", CALLS_LOOKED_AT_MAX)
+    count = lib.vt_look_calls(looks, CALLS_LOOKED_AT_MAX)
+    return [
+        {
+            "tid": int(looks[i].tid),
+            "call": layout.Call(looks[i].call).name.lower(),
+            "channel": int(looks[i].channel),
+        }
+        for i in range(count)
+    ]
+
+
+def _rule(fault: Mapping[str, Any]) -> tuple[int, int]:
+    nth, bit = fault.get("nth"), fault.get("bit")
+    if fault.get("do") != "drop_notify" or not isinstance(nth, int) or nth < 1 or bit not in BITS:
         raise InputError(
-            f"the tracer knows no fault {dict(fault)!r}",
-            next_step="It can drop_notify, with bit write, read or none.",
+            f"The tracer cannot inject the fault {dict(fault)}.",
+            next_step='Give {"do": "drop_notify", "nth": 1 or more, "bit": "write"|"read"|None}.',
         )
-    return BITS[fault["bit"]], int(fault["nth"])
+    return nth, BITS[bit]
 
 
-def _checked(result: int, what: str, next_step: str) -> None:
-    if result < 0:
-        raise TestbedError(f"{what}: {os.strerror(-result)}", next_step=next_step)
+def _blocks(bytes_max: int) -> int:
+    blocks = (bytes_max - layout.HEADER_BYTES) // layout.BLOCK_BYTES
+    if not 1 <= blocks <= BLOCKS_MAX:
+        raise InputError(
+            f"A trace file of {bytes_max} bytes is out of range.",
+            next_step=f"Give {layout.HEADER_BYTES + layout.BLOCK_BYTES} bytes to 64 GiB.",
+        )
+    return blocks
+
+
+def _text(pointer: Any) -> str:
+    content = ffi.string(pointer)
+    return content.decode(errors="replace") if isinstance(content, bytes) else str(content)
+
+
+def _u64(value: int) -> bytes:
+    return value.to_bytes(8, "little")

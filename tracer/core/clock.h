@@ -25,7 +25,5 @@ static inline uint64_t vt_stamp_after(void)
     return low | (uint64_t)high << 32;
 }
 
-/* Ticks a second, as cpuid says if that agrees with what a few milliseconds show, else measured. */
-uint64_t vt_tsc_hz(void);
 
 #endif

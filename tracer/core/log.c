@@ -1,348 +1,321 @@
-/*
- * The trace file: blocks of a mapped file, one open block a thread. The bytes are drawn in
- * tracer/layout.py. Everything here but opening and closing runs inside a signal handler too.
- */
-#include <cpuid.h>
+#include "log.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
+#include <sched.h>
+#include <stddef.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <time.h>
+#include <sys/syscall.h>
 #include <unistd.h>
-#include <x86intrin.h>
 
-#include "core.h"
+#include "crc.h"
 
-#define HEADER_BYTES 4096u
-#define BLOCK_BYTES 65536u
-#define BLOCK_HEADER_BYTES 64u
+#define HEADER_BYTES 4096
+#define BLOCK_BYTES 65536
+#define BLOCK_HEADER_BYTES 64
 #define RECORDS_PER_BLOCK ((BLOCK_BYTES - BLOCK_HEADER_BYTES) / sizeof(struct vt_record))
-#define CALIBRATION_NS 20000000L
+#define BLOCK_MAGIC 0x4b4c4256
 
-enum { RECORDING = 1, COMPLETE = 2 };
-enum { BLOCK_OPEN = 1, BLOCK_CLOSED = 2 };
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
+enum { STATE_COMPLETE = 2, BLOCK_OPEN = 1, BLOCK_CLOSED = 2 };
+
+/* The fields of the header page that change while recording. */
 struct header {
-    char magic[8];
-    uint32_t version, header_bytes, record_bytes, block_bytes;
+    uint8_t before_blocks[24];
     _Atomic uint32_t blocks_used;
     uint32_t blocks_max;
     _Atomic uint64_t dropped;
-    uint32_t state, role, level, order, variant, domid, peer_domid, left_order, right_order;
-    uint32_t channels;
-    uint64_t tsc_hz, seed, start_tsc, start_realtime_ns;
-    uint8_t run_id[16];
-    char xen_version[64], library[64], kernel[64], program[64];
+    _Atomic uint32_t state;
+    uint8_t before_orders[24];
+    uint32_t left_order;
+    uint32_t right_order;
+    _Atomic uint32_t channels;
 };
-_Static_assert(offsetof(struct header, dropped) == 32, "as drawn");
-_Static_assert(offsetof(struct header, state) == 40, "as drawn");
-_Static_assert(offsetof(struct header, channels) == 76, "as drawn");
-_Static_assert(offsetof(struct header, run_id) == 112, "as drawn");
-_Static_assert(offsetof(struct header, program) == 320, "as drawn");
+
+_Static_assert(offsetof(struct header, blocks_used) == 24, "drawn in layout.py");
+_Static_assert(offsetof(struct header, dropped) == 32, "drawn in layout.py");
+_Static_assert(offsetof(struct header, state) == 40, "drawn in layout.py");
+_Static_assert(offsetof(struct header, left_order) == 68, "drawn in layout.py");
+_Static_assert(offsetof(struct header, channels) == 76, "drawn in layout.py");
 
 struct block_header {
-    char magic[4];
-    uint32_t number, thread, first_seq, count, state, crc, tid;
+    uint32_t magic;
+    uint32_t number;
+    uint32_t thread;
+    uint32_t first_seq;
+    uint32_t count;
+    _Atomic uint32_t state;
+    uint32_t crc;
+    uint32_t tid;
 };
-_Static_assert(offsetof(struct block_header, state) == 20, "as drawn");
-_Static_assert(offsetof(struct block_header, crc) == 24, "as drawn");
 
-static struct header *header;
-static size_t file_bytes;
-static int file = -1;
-static int doorbell = -1;
-static uint32_t crc_table[256];
-static struct thread threads[THREADS_MAX];
-static _Atomic unsigned threads_used;
-static _Atomic unsigned generation;
-/* initial-exec: a handler must not be the first to ask the loader for this memory. */
-static __thread struct thread *mine __attribute__((tls_model("initial-exec")));
-static __thread unsigned mine_generation __attribute__((tls_model("initial-exec")));
+static struct {
+    _Atomic uint32_t session; /* 0: not recording */
+    uint32_t sessions;
+    _Atomic uint32_t threads_used;
+    _Atomic uint32_t nameless; /* threads without a place that are writing */
+    _Atomic bool full;         /* the disk is */
+    struct header *header;
+    size_t bytes;
+    int fd;
+    int doorbell_fd;
+} trace = { .fd = -1, .doorbell_fd = -1 };
 
-static void fill_crc_table(void)
+static struct vt_thread threads[VT_THREADS_MAX];
+
+/* initial-exec: a signal handler must not be the first to make the loader allocate these. */
+#define IN_STATIC_TLS __attribute__((tls_model("initial-exec")))
+static __thread struct vt_thread *own IN_STATIC_TLS;
+static __thread uint32_t own_session IN_STATIC_TLS;
+
+uint32_t vt_log_session(void)
 {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t value = i;
-
-        for (int bit = 0; bit < 8; bit++)
-            value = value & 1 ? value >> 1 ^ 0xedb88320u : value >> 1;
-        crc_table[i] = value;
-    }
+    return atomic_load(&trace.session);
 }
 
-static uint32_t crc32_of(const uint8_t *data, size_t count)
+struct vt_thread *vt_thread(void)
 {
-    uint32_t value = ~0u;
+    uint32_t session = vt_log_session(), number;
 
-    while (count--)
-        value = crc_table[(value ^ *data++) & 0xff] ^ value >> 8;
-    return ~value;
-}
-
-static uint64_t nanoseconds(clockid_t clock)
-{
-    struct timespec now;
-
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-/* The processor's word for it where it has one, else measured against the monotonic clock. */
-static uint64_t tsc_frequency(void)
-{
-    unsigned a, b, c, d;
-
-    if (__get_cpuid(0x15, &a, &b, &c, &d) && a && b && c)
-        return (uint64_t)c * b / a;
-    uint64_t ns0 = nanoseconds(CLOCK_MONOTONIC), t0 = __rdtsc(), ns1;
-    do
-        ns1 = nanoseconds(CLOCK_MONOTONIC);
-    while (ns1 - ns0 < CALIBRATION_NS);
-    return (uint64_t)((double)(__rdtsc() - t0) * 1e9 / (double)(ns1 - ns0));
-}
-
-static void copy_text(char *to, size_t room, const char *text)
-{
-    size_t count = strnlen(text, room - 1);
-
-    memcpy(to, text, count);
-}
-
-static void fill_header(const struct trace_config *config)
-{
-    memcpy(header->magic, "VCHTRACE", 8);
-    header->version = 1;
-    header->header_bytes = HEADER_BYTES;
-    header->record_bytes = sizeof(struct vt_record);
-    header->block_bytes = BLOCK_BYTES;
-    header->blocks_max = (uint32_t)((file_bytes - HEADER_BYTES) / BLOCK_BYTES);
-    header->state = RECORDING;
-    header->role = config->role;
-    header->level = 1;
-    header->variant = 1;
-    header->domid = config->domid;
-    header->peer_domid = config->peer_domid;
-    header->tsc_hz = tsc_frequency();
-    header->seed = config->seed;
-    header->start_tsc = __rdtsc();
-    header->start_realtime_ns = nanoseconds(CLOCK_REALTIME);
-    memcpy(header->run_id, config->run_id, sizeof(header->run_id));
-    copy_text(header->xen_version, sizeof(header->xen_version), config->xen_version);
-    copy_text(header->library, sizeof(header->library), config->library);
-    copy_text(header->kernel, sizeof(header->kernel), config->kernel);
-    copy_text(header->program, sizeof(header->program), config->program);
-}
-
-int log_open(const struct trace_config *config)
-{
-    fill_crc_table();
-    file_bytes = HEADER_BYTES + config->bytes_max / BLOCK_BYTES * BLOCK_BYTES;
-    file = open(config->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (file < 0)
-        return -errno;
-    if (ftruncate(file, (off_t)file_bytes) < 0)
-        goto fail;
-    void *map = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (map == MAP_FAILED)
-        goto fail;
-    header = map;
-    doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    memset(threads, 0, sizeof(threads));
-    atomic_store(&threads_used, 0);
-    atomic_fetch_add(&generation, 1);
-    fill_header(config);
-    return 0;
-fail:;
-    int error = errno;
-    close(file);
-    file = -1;
-    return -error;
-}
-
-bool log_is_open(void) { return header != NULL; }
-int log_doorbell(void) { return doorbell; }
-void log_orders(uint32_t left, uint32_t right)
-{
-    if (!header)
-        return;
-    if (header->channels++ == 0) {
-        header->left_order = left;
-        header->right_order = right;
-    }
-}
-
-struct thread *this_thread(void)
-{
-    if (mine && mine_generation == atomic_load(&generation))
-        return mine;
-    unsigned index = atomic_fetch_add(&threads_used, 1);
-    if (index >= THREADS_MAX)
-        index = THREADS_MAX - 1;
-    mine = &threads[index];
-    mine->number = (uint16_t)index;
-    mine_generation = atomic_load(&generation);
-    return mine;
-}
-
-unsigned thread_count(void)
-{
-    unsigned used = atomic_load(&threads_used);
-
-    return used < THREADS_MAX ? used : THREADS_MAX;
-}
-
-struct thread *thread_at(unsigned index) { return &threads[index]; }
-
-static void close_block(struct thread *thread)
-{
-    struct block_header *block = (struct block_header *)thread->block;
-    uint64_t one = 1;
-
-    if (!block)
-        return;
-    block->count = thread->block_records;
-    block->crc = crc32_of(thread->block + BLOCK_HEADER_BYTES,
-                          thread->block_records * sizeof(struct vt_record));
-    atomic_signal_fence(memory_order_release);
-    block->state = BLOCK_CLOSED;
-    thread->block = NULL;
-    /* A doorbell that has been rung and not heard is as good as rung. */
-    if (write(doorbell, &one, sizeof(one)) < 0)
-        errno = 0;
-}
-
-static bool open_block(struct thread *thread)
-{
-    uint32_t number = atomic_load(&header->blocks_used);
-
-    do {
-        if (number >= header->blocks_max)
-            return false;
-    } while (!atomic_compare_exchange_weak(&header->blocks_used, &number, number + 1));
-    off_t start = (off_t)HEADER_BYTES + (off_t)number * BLOCK_BYTES;
-    /* A full tmpfs would otherwise be a SIGBUS at the first store. */
-    if (fallocate(file, 0, start, BLOCK_BYTES) < 0 && errno != EOPNOTSUPP)
-        return false;
-    thread->block = (uint8_t *)header + start;
-    thread->block_records = 0;
-    struct block_header *block = (struct block_header *)thread->block;
-    memcpy(block->magic, "VBLK", 4);
-    block->number = number;
-    block->thread = thread->number;
-    block->first_seq = thread->seq + 1;
-    block->tid = (uint32_t)gettid();
-    block->state = BLOCK_OPEN;
-    return true;
-}
-
-struct vt_record *log_begin(struct thread *thread)
-{
-    if (!header)
+    if (!session)
         return NULL;
-    if (thread->block && thread->block_records == RECORDS_PER_BLOCK)
-        close_block(thread);
-    if (!thread->block && !open_block(thread)) {
-        atomic_fetch_add(&header->dropped, 1);
-        return NULL;
+    if (own_session == session)
+        return own;
+    own_session = session;
+    own = NULL;
+    number = atomic_fetch_add(&trace.threads_used, 1);
+    if (number < VT_THREADS_MAX) {
+        own = &threads[number];
+        own->tid = (uint32_t)syscall(SYS_gettid);
     }
-    struct vt_record *record =
-        (struct vt_record *)(thread->block + BLOCK_HEADER_BYTES) + thread->block_records;
-    memset(record, 0, sizeof(*record));
-    record->offset = VT_NO_OFFSET;
-    record->thread = thread->number;
-    record->call = thread->call;
-    record->call_seq = thread->call ? thread->call_seq : 0;
-    record->channel = thread->channel;
-    return record;
+    return own;
 }
 
-/* As record_check() in layout.py. */
-static uint32_t check_of(const struct vt_record *record)
+uint32_t vt_log_threads(void)
 {
-    const uint64_t factor = 0xd6e8feb86659fd93u;
-    uint64_t words[8] = {0}, value = 0x9e3779b97f4a7c15u;
+    uint32_t used = atomic_load(&trace.threads_used);
 
-    memcpy(words, record, offsetof(struct vt_record, check));
-    for (int i = 0; i < 8; i++) {
-        value = (value ^ words[i]) * factor;
-        value ^= value >> 32;
-    }
-    return (uint32_t)value;
+    return used < VT_THREADS_MAX ? used : VT_THREADS_MAX;
 }
 
-void log_commit(struct thread *thread, struct vt_record *record)
+const struct vt_thread *vt_log_thread(uint32_t number)
 {
-    struct vt_record copy = *record;
-
-    copy.seq = ++thread->seq;
-    record->check = check_of(&copy);
-    /* The sequence number goes last: with it the record counts as written. */
-    atomic_signal_fence(memory_order_release);
-    *(volatile uint32_t *)&record->seq = copy.seq;
-    thread->block_records++;
+    return &threads[number];
 }
 
-void log_event(enum vt_kind kind, const struct channel *channel, uint64_t old_value,
-               uint64_t new_value, uint16_t flags)
-{
-    log_detail(kind, channel, old_value, new_value, flags, VT_NO_OFFSET, 0);
-}
-
-void log_detail(enum vt_kind kind, const struct channel *channel, uint64_t old_value,
-                uint64_t new_value, uint16_t flags, uint16_t offset, uint32_t operand)
-{
-    struct thread *thread = this_thread();
-    int saved = errno;
-    struct vt_record *record = log_begin(thread);
-
-    if (record) {
-        record->operand = operand;
-        record->offset = offset;
-        record->t0 = record->t1 = __rdtsc();
-        record->kind = (uint8_t)kind;
-        record->old = old_value;
-        record->new_ = new_value;
-        record->flags = flags;
-        if (channel)
-            record->channel = channel_number(channel);
-        log_commit(thread, record);
-    }
-    errno = saved;
-}
-
-uint64_t log_records(void)
+uint64_t vt_log_records(void)
 {
     uint64_t count = 0;
 
-    for (unsigned i = 0; i < thread_count(); i++)
-        count += threads[i].seq;
+    for (uint32_t i = 0; i < vt_log_threads(); i++)
+        count += __atomic_load_n(&threads[i].seq, __ATOMIC_RELAXED);
     return count;
 }
 
-void log_finish(void)
+/* As record_check() in tracer/layout.py. */
+static uint32_t check_of(const struct vt_record *record)
 {
-    if (!header)
-        return;
-    for (unsigned i = 0; i < thread_count(); i++)
-        close_block(&threads[i]);
-    header->state = COMPLETE;
-    log_forget();
+    uint64_t mixed = 0x9e3779b97f4a7c15u, word;
+
+    for (unsigned i = 0; i < 8; i++) {
+        memcpy(&word, (const uint8_t *)record + 8 * i, sizeof(word));
+        if (i == 7)
+            word &= 0xffffffffu; /* without the check itself */
+        mixed = (mixed ^ word) * 0xd6e8feb86659fd93u;
+        mixed ^= mixed >> 32;
+    }
+    return (uint32_t)mixed;
 }
 
-/* Let go of the file without a word in it: in a child after fork, whose parent writes on. */
-void log_forget(void)
+static void close_block(struct vt_thread *thread)
 {
-    struct header *old = header;
+    struct block_header *header = (struct block_header *)thread->block;
+    uint64_t one = 1;
 
-    if (!old)
+    header->count = thread->filled;
+    header->crc = vt_crc32(thread->block + BLOCK_HEADER_BYTES,
+                           thread->filled * sizeof(struct vt_record));
+    atomic_store_explicit(&header->state, BLOCK_CLOSED, memory_order_release);
+    thread->block = NULL;
+    /* It fails only when the counter is full, and then the bell is ringing already. */
+    if (write(trace.doorbell_fd, &one, sizeof(one)) < 0)
+        errno = 0;
+}
+
+static bool claim_block(uint32_t *number)
+{
+    *number = atomic_load(&trace.header->blocks_used);
+    do {
+        if (*number >= trace.header->blocks_max || atomic_load(&trace.full))
+            return false;
+    } while (!atomic_compare_exchange_weak(&trace.header->blocks_used, number, *number + 1));
+    return true;
+}
+
+/* Without room on the disk the first store to the mapping would be a SIGBUS. */
+static bool reserve_block(uint32_t number)
+{
+    off_t start = HEADER_BYTES + (off_t)number * BLOCK_BYTES;
+    uint32_t claimed = number + 1;
+
+    if (!fallocate(trace.fd, 0, start, BLOCK_BYTES) || errno == EOPNOTSUPP)
+        return true;
+    atomic_store(&trace.full, true);
+    atomic_compare_exchange_strong(&trace.header->blocks_used, &claimed, number);
+    return false;
+}
+
+static bool open_block(struct vt_thread *thread)
+{
+    struct block_header *header;
+    uint32_t number;
+
+    if (!claim_block(&number) || !reserve_block(number))
+        return false;
+    thread->block = (uint8_t *)trace.header + HEADER_BYTES + (size_t)number * BLOCK_BYTES;
+    /* One call in place of sixteen page faults; a kernel that does not know it takes them. */
+    if (madvise(thread->block, BLOCK_BYTES, MADV_POPULATE_WRITE))
+        errno = 0;
+    header = (struct block_header *)thread->block;
+    header->magic = BLOCK_MAGIC;
+    header->number = number;
+    header->thread = (uint32_t)(thread - threads);
+    header->first_seq = thread->seq;
+    header->tid = thread->tid;
+    atomic_store_explicit(&header->state, BLOCK_OPEN, memory_order_release);
+    thread->filled = 0;
+    return true;
+}
+
+/* Room for one more record of the thread, NULL if there is none. */
+static struct vt_record *next_place(struct vt_thread *thread)
+{
+    if (thread->block && thread->filled == RECORDS_PER_BLOCK)
+        close_block(thread);
+    if (!thread->block && !open_block(thread))
+        return NULL;
+    return (struct vt_record *)(thread->block + BLOCK_HEADER_BYTES) + thread->filled;
+}
+
+static void append(struct vt_thread *thread, const struct vt_record *record)
+{
+    struct vt_record whole = *record, *place;
+
+    __atomic_store_n(&thread->seq, thread->seq + 1, __ATOMIC_RELAXED);
+    place = next_place(thread);
+    if (!place) {
+        atomic_fetch_add(&trace.header->dropped, 1);
         return;
-    header = NULL;
-    atomic_fetch_add(&generation, 1);
-    munmap(old, file_bytes);
-    close(file);
-    close(doorbell);
-    file = doorbell = -1;
+    }
+    whole.seq = thread->seq;
+    whole.thread = (uint16_t)(thread - threads);
+    whole.call = atomic_load_explicit(&thread->call, memory_order_relaxed);
+    whole.call_seq = whole.call ? thread->call_seq : 0;
+    whole.check = check_of(&whole);
+    /* Who follows the file takes the number for the sign that the rest is there. */
+    whole.seq = 0;
+    *place = whole;
+    __atomic_store_n(&place->seq, thread->seq, __ATOMIC_RELEASE);
+    thread->filled++;
+}
+
+/* vt_log_stop ends the session and then waits for who writes: one of the two sees the other. */
+static void count_dropped(void)
+{
+    atomic_fetch_add(&trace.nameless, 1);
+    if (vt_log_session())
+        atomic_fetch_add(&trace.header->dropped, 1);
+    atomic_fetch_sub(&trace.nameless, 1);
+}
+
+void vt_log(struct vt_thread *thread, const struct vt_record *record)
+{
+    int errno_before = errno;
+
+    if (!thread) {
+        count_dropped();
+        return;
+    }
+    atomic_store(&thread->writing, 1);
+    if (vt_log_session() == own_session)
+        append(thread, record);
+    atomic_store_explicit(&thread->writing, 0, memory_order_release);
+    errno = errno_before;
+}
+
+void vt_log_attached(uint32_t left_order, uint32_t right_order, bool first)
+{
+    atomic_fetch_add(&trace.nameless, 1);
+    if (vt_log_session()) {
+        if (first) {
+            trace.header->left_order = left_order;
+            trace.header->right_order = right_order;
+        }
+        atomic_fetch_add(&trace.header->channels, 1);
+    }
+    atomic_fetch_sub(&trace.nameless, 1);
+}
+
+int vt_log_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd)
+{
+    size_t bytes = HEADER_BYTES + (size_t)blocks_max * BLOCK_BYTES;
+    void *mapped;
+
+    if (vt_log_session())
+        return -EBUSY;
+    mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapped == MAP_FAILED)
+        return -errno;
+    memcpy(mapped, header, HEADER_BYTES);
+    memset(threads, 0, sizeof(threads));
+    vt_crc32_init();
+    trace.header = mapped;
+    trace.bytes = bytes;
+    trace.fd = fd;
+    trace.doorbell_fd = doorbell_fd;
+    atomic_store(&trace.full, false);
+    atomic_store(&trace.threads_used, 0);
+    atomic_store(&trace.session, ++trace.sessions);
+    return 0;
+}
+
+static void let_go(void)
+{
+    munmap(trace.header, trace.bytes);
+    trace.header = NULL;
+    trace.fd = trace.doorbell_fd = -1;
+}
+
+uint32_t vt_log_stop(void)
+{
+    uint32_t used;
+
+    if (!vt_log_session())
+        return 0;
+    atomic_store(&trace.session, 0);
+    while (atomic_load(&trace.nameless))
+        sched_yield();
+    for (uint32_t i = 0; i < vt_log_threads(); i++) {
+        while (atomic_load(&threads[i].writing))
+            sched_yield();
+        if (threads[i].block)
+            close_block(&threads[i]);
+    }
+    used = atomic_load(&trace.header->blocks_used);
+    atomic_store(&trace.header->state, STATE_COMPLETE);
+    let_go();
+    return used;
+}
+
+void vt_log_abandon(void)
+{
+    if (!vt_log_session())
+        return;
+    atomic_store(&trace.session, 0);
+    atomic_store(&trace.nameless, 0);
+    let_go();
 }

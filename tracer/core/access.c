@@ -1,0 +1,303 @@
+#include "access.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "clock.h"
+#include "decode.h"
+#include "emulate.h"
+#include "objects.h"
+
+/*
+ * The words of struct vchan_interface (xen/include/public/io/libxenvchan.h). Behind them stand
+ * grant references and rings, which are no cells.
+ */
+static const struct cell {
+    uint8_t offset;
+    uint8_t width;
+} cells[] = {
+    { 0, 4 },  { 4, 4 },  { 8, 4 },  { 12, 4 }, { 16, 2 },
+    { 18, 2 }, { 20, 1 }, { 21, 1 }, { 22, 1 }, { 23, 1 },
+};
+
+#define CELL_COUNT (sizeof(cells) / sizeof(cells[0]))
+#define CELLS_END 24
+#define NOTIFY_START 22
+
+/* ---- which instruction stands where ---- */
+
+#define KNOWN_MAX 1024
+
+struct known {
+    _Atomic uintptr_t code; /* 0: free; 1: being filled */
+    struct vt_instruction instruction;
+};
+
+static struct known known[KNOWN_MAX];
+
+void vt_access_forget_code(void)
+{
+    memset(known, 0, sizeof(known));
+}
+
+#define NEAR 8
+
+static struct known *near_place(uintptr_t address, unsigned near)
+{
+    return &known[(address + near * 37) % KNOWN_MAX];
+}
+
+/* Filled places stay, so a reader needs no lock; if all near ones are taken it decodes anew. */
+static bool decode_cached(const uint8_t *code, struct vt_instruction *instruction)
+{
+    uintptr_t address = (uintptr_t)code;
+
+    for (unsigned near = 0; near < NEAR; near++) {
+        struct known *place = near_place(address, near);
+
+        if (atomic_load_explicit(&place->code, memory_order_acquire) == address) {
+            *instruction = place->instruction;
+            return true;
+        }
+    }
+    if (!vt_decode(code, instruction))
+        return false;
+    for (unsigned near = 0; near < NEAR; near++) {
+        struct known *place = near_place(address, near);
+        uintptr_t expected = 0;
+
+        if (!atomic_compare_exchange_strong(&place->code, &expected, 1))
+            continue;
+        place->instruction = *instruction;
+        atomic_store_explicit(&place->code, address, memory_order_release);
+        break;
+    }
+    return true;
+}
+
+/* ---- writing down ---- */
+
+struct place {
+    bool recorded;            /* a channel of an earlier recording is not in this one */
+    struct vt_thread *thread; /* NULL: there are too many */
+    struct vt_channel *channel;
+    uint32_t site;
+    uint16_t flags;
+};
+
+static uint64_t bytes_of(uint64_t value, unsigned first, unsigned count)
+{
+    value >>= 8 * first;
+    return count == 8 ? value : value & ((1ull << (8 * count)) - 1);
+}
+
+static void log_piece(const struct place *place, const struct vt_access *access, unsigned start,
+                      unsigned offset, unsigned width)
+{
+    unsigned first = offset - start;
+
+    vt_log(place->thread, &(struct vt_record){
+                              .t0 = access->t0,
+                              .t1 = access->t1,
+                              .old = bytes_of(access->old, first, width),
+                              .new_ = bytes_of(access->new_, first, width),
+                              .site = place->site,
+                              .operand = (uint32_t)bytes_of(access->operand, first, width),
+                              .channel = place->channel->number,
+                              .offset = (uint16_t)offset,
+                              .kind = access->kind,
+                              .op = access->op,
+                              .width = (uint8_t)width,
+                              .flags = place->flags | access->flags,
+                          });
+}
+
+/* The bits that a fault is told by: what this access took out of a notify byte. */
+static void note_cleared_bits(const struct place *place, const struct vt_access *access,
+                              unsigned start)
+{
+    for (unsigned offset = NOTIFY_START; offset < CELLS_END; offset++)
+        if (start <= offset && offset < start + access->width && access->kind != VT_LOAD &&
+            access->kind != VT_STORE)
+            place->thread->cleared_bits =
+                (uint8_t)bytes_of(access->old & ~access->new_, offset - start, 1);
+}
+
+/* One record a cell, because cells are what the specification speaks of. */
+static void log_access(const struct place *place, const struct vt_access *access, unsigned start)
+{
+    unsigned end = start + access->width;
+
+    if (!place->recorded)
+        return;
+    for (unsigned i = 0; i < CELL_COUNT; i++) {
+        unsigned from = cells[i].offset, to = from + cells[i].width;
+
+        from = from < start ? start : from;
+        to = to > end ? end : to;
+        if (from < to)
+            log_piece(place, access, start, from, to - from);
+    }
+    if (end > CELLS_END) {
+        unsigned from = start > CELLS_END ? start : CELLS_END;
+
+        log_piece(place, access, start, from, end - from);
+    }
+    if (place->thread)
+        note_cleared_bits(place, access, start);
+}
+
+static void access_one(const struct place *place, const struct vt_instruction *instruction,
+                       struct vt_registers *registers, uint8_t *page, unsigned offset)
+{
+    struct vt_access access;
+
+    vt_emulate(instruction, registers, page + offset, &access);
+    if (access.flags & VT_FLAG_LOST_UPDATE) {
+        struct vt_access load = { .t0 = access.t0, .t1 = access.t1, .kind = VT_LOAD };
+
+        load.width = access.width;
+        load.old = load.new_ = access.loaded;
+        log_access(place, &load, offset);
+    }
+    log_access(place, &access, offset);
+}
+
+/* ---- memset ---- */
+
+struct fill {
+    uint8_t *page;
+    unsigned start;
+    unsigned end;
+    uint64_t pattern; /* repeats every `pattern_bytes` from `start` on */
+    unsigned pattern_bytes;
+};
+
+static uint8_t fill_byte(const struct fill *fill, unsigned at)
+{
+    return (uint8_t)bytes_of(fill->pattern, (at - fill->start) % fill->pattern_bytes, 1);
+}
+
+static void fill_piece(const struct place *place, const struct fill *fill, unsigned from,
+                       unsigned width)
+{
+    struct vt_access access = { .kind = VT_BULK, .op = VT_OP_MOV, .width = (uint8_t)width };
+
+    for (unsigned byte = 0; byte < width; byte++)
+        access.new_ |= (uint64_t)fill_byte(fill, from + byte) << (8 * byte);
+    access.t0 = vt_stamp_before();
+    access.old = vt_exchange(fill->page + from, width, access.new_);
+    access.t1 = vt_stamp_after();
+    log_access(place, &access, from);
+}
+
+static void fill_cells(const struct place *place, const struct fill *fill)
+{
+    for (unsigned i = 0; i < CELL_COUNT; i++) {
+        unsigned from = cells[i].offset, width = cells[i].width, to = from + width;
+
+        if (fill->start <= from && to <= fill->end) {
+            fill_piece(place, fill, from, width);
+            continue;
+        }
+        /* Begun or ended within a cell: byte by byte. */
+        for (unsigned at = from; at < to; at++)
+            if (fill->start <= at && at < fill->end)
+                fill_piece(place, fill, at, 1);
+    }
+}
+
+/* What lies behind the cells: one record for all. */
+static void fill_rest(const struct place *place, const struct fill *fill)
+{
+    unsigned from = fill->start > CELLS_END ? fill->start : CELLS_END;
+    struct vt_record record = { .kind = VT_BULK, .op = VT_OP_MOV };
+
+    if (from >= fill->end)
+        return;
+    record.t0 = vt_stamp_before();
+    for (unsigned at = from; at < fill->end; at++)
+        fill->page[at] = fill_byte(fill, at);
+    record.t1 = vt_stamp_after();
+    record.new_ = fill->pattern;
+    record.width = (uint8_t)fill->pattern_bytes;
+    record.site = place->site;
+    record.operand = fill->end - from;
+    record.channel = place->channel->number;
+    record.offset = (uint16_t)from;
+    record.flags = place->flags;
+    if (place->recorded)
+        vt_log(place->thread, &record);
+}
+
+/* rep stos, forwards, as far as the page goes. */
+static enum vt_outcome access_repeated(const struct place *place,
+                                       const struct vt_instruction *instruction,
+                                       struct vt_registers *registers, uint8_t *page,
+                                       unsigned offset)
+{
+    unsigned width = instruction->width;
+    uint64_t count = registers->general[VT_RCX], room = (VT_PAGE_BYTES - offset) / width;
+    struct fill fill = { page, offset, 0, bytes_of(registers->general[VT_RAX], 0, width), width };
+
+    if (registers->flags & VT_DIRECTION || !room)
+        return VT_REFUSED;
+    if (count > room)
+        count = room;
+    fill.end = offset + (unsigned)count * width;
+    fill_cells(place, &fill);
+    fill_rest(place, &fill);
+    registers->general[VT_RCX] -= count;
+    registers->general[VT_RDI] += count * width;
+    return registers->general[VT_RCX] ? VT_DONE_PARTLY : VT_DONE;
+}
+
+static struct place place_of(struct vt_channel *channel, uint32_t site, uint16_t flags)
+{
+    bool recorded = channel->session == vt_log_session();
+
+    return (struct place){ recorded, recorded ? vt_thread() : NULL, channel, site, flags };
+}
+
+void vt_access_fill(struct vt_channel *channel, uint32_t site, unsigned offset, uint8_t value,
+                    size_t bytes)
+{
+    struct place place = place_of(channel, site, 0);
+    struct fill fill = { channel->page, offset, offset + (unsigned)bytes, value, 1 };
+
+    fill_cells(&place, &fill);
+    fill_rest(&place, &fill);
+}
+
+bool vt_site_of(const void *code, uint32_t *site)
+{
+    uintptr_t offset = (uintptr_t)code - vt_library.base;
+    bool inside = offset < vt_library.bytes;
+
+    *site = inside ? (uint32_t)offset : 0;
+    return inside;
+}
+
+enum vt_outcome vt_access_at(struct vt_channel *channel, const uint8_t *code, const void *address,
+                             struct vt_registers *registers, unsigned *length)
+{
+    unsigned offset = (unsigned)((const uint8_t *)address - channel->decoy);
+    struct vt_instruction instruction;
+    struct place place;
+    uint32_t site;
+
+    if (!decode_cached(code, &instruction))
+        return VT_REFUSED;
+    *length = instruction.length;
+    /* The fault names the first byte that could not be touched; it must be the operand's. */
+    if (vt_effective_address(&instruction, registers) != (uintptr_t)address)
+        return VT_REFUSED;
+    place = place_of(channel, 0, vt_site_of(code, &site) ? 0 : VT_FLAG_BY_APPLICATION);
+    place.site = site;
+    if (instruction.form == VT_FORM_FILL && instruction.repeated)
+        return access_repeated(&place, &instruction, registers, channel->page, offset);
+    if (offset + instruction.width > VT_PAGE_BYTES)
+        return VT_REFUSED;
+    access_one(&place, &instruction, registers, channel->page, offset);
+    return VT_DONE;
+}

@@ -1,0 +1,43 @@
+/*
+ * Functions that are stood in for: Xen's, as libxenvchan calls them (xen_calls.c), and
+ * libxenvchan's, as everybody else calls them (api_calls.c).
+ */
+#ifndef VCHAN_TRACER_CALLS_H
+#define VCHAN_TRACER_CALLS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "channels.h"
+#include "clock.h"
+#include "log.h"
+#include "objects.h"
+
+extern const struct vt_patch vt_xen_patches[];
+extern const size_t vt_xen_patches_count;
+extern const struct vt_patch vt_api_patches[];
+extern const size_t vt_api_patches_count;
+
+/* The original of a function, found before the first call of its replacement can come. */
+#define VT_REAL(type, name, ...) static type (*real_##name)(__VA_ARGS__)
+
+/* Its row in a table of patches. */
+#define VT_PATCH(name_, in_library_, in_others_)                          \
+    {                                                                     \
+        .name = #name_, .original = (void **)&real_##name_,               \
+        .in_library = (void *)(in_library_), .in_others = (void *)(in_others_), \
+    }
+
+/* Look for tables that are not patched yet: objects may have been loaded meanwhile. */
+void vt_patch_again(void);
+
+/* Append a record of the channel if it is being recorded. */
+void vt_log_of(const struct vt_channel *channel, const struct vt_record *record);
+
+/* From now on this is known to be the structure of `channel`: repair it and tell of it. */
+void vt_attach(struct vt_channel *channel, struct libxenvchan *ctrl);
+
+/* It is no more. */
+void vt_detach(struct vt_channel *channel);
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * The trace file: a header page and blocks of a mapped file, each block one thread's.
+ *
+ * The bytes are drawn in tracer/layout.py. What is called while recording runs inside of a signal
+ * handler too: no locks, no malloc, and errno stays.
+ */
+#ifndef VCHAN_TRACER_LOG_H
+#define VCHAN_TRACER_LOG_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "record.h"
+
+#define VT_THREADS_MAX 4096
+
+struct vt_channel;
+
+/* What is known of one thread; its number is its place in the table. */
+struct vt_thread {
+    uint32_t tid;
+    uint32_t seq;            /* of its newest record */
+    uint32_t call_seq;       /* of its newest call */
+    uint16_t channel;        /* of its newest call */
+    _Atomic uint8_t call;    /* enum vt_call it is in, else 0 */
+    uint8_t cleared_bits;    /* of a notify byte, by its last test-and-clear in this call */
+    struct vt_channel *made; /* the channel that its init is making */
+    struct vt_channel *used; /* the channel whose call it is in, NULL outside */
+    uint32_t filled;         /* records in `block` */
+    uint8_t *block;          /* NULL: none yet */
+    _Atomic uint32_t writing;
+};
+
+/*
+ * Map the file and start recording; `header` is its first page. 0 or a negative errno. The file
+ * has room for `blocks_max` blocks; it is the caller's, and so is the doorbell, an eventfd.
+ */
+int vt_log_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd);
+
+/* Stop recording, close every block and let go of the file. Blocks used; 0 if there was none. */
+uint32_t vt_log_stop(void);
+
+/* In a child after fork: let go of the parent's file without a word in it. */
+void vt_log_abandon(void);
+
+/* Number of the recording that is going on, 0 if there is none. */
+uint32_t vt_log_session(void);
+
+/* This thread, NULL if nothing is being recorded or if there are too many threads. */
+struct vt_thread *vt_thread(void);
+
+/*
+ * Append a record: all but thread, seq, call, call_seq and check are the caller's. If there is no
+ * room it is counted as dropped and its number is missing.
+ */
+void vt_log(struct vt_thread *thread, const struct vt_record *record);
+
+/* One more channel is there; of the first one the header tells the orders. */
+void vt_log_attached(uint32_t left_order, uint32_t right_order, bool first);
+
+/* For looks, from any thread. */
+uint64_t vt_log_records(void);
+uint32_t vt_log_threads(void);
+const struct vt_thread *vt_log_thread(uint32_t number);
+
+#endif

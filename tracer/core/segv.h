@@ -1,0 +1,12 @@
+/* SIGSEGV: an access to a decoy is done elsewhere, every other fault is somebody else's. */
+#ifndef VCHAN_TRACER_SEGV_H
+#define VCHAN_TRACER_SEGV_H
+
+/*
+ * Take the signal, if somebody else has it; what he had is called for faults that are not ours.
+ * Cheap enough to be asked again at each call: faulthandler, for one, can be switched on at any
+ * time, and would take an access to a decoy for a crash. 0 or a negative errno.
+ */
+int vt_segv_take(void);
+
+#endif
