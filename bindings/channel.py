@@ -150,7 +150,9 @@ class Server(_Channel):
     be 1 KiB and only one 2 KiB (they share a page); `read_ring_bytes` and `write_ring_bytes` say
     what came of it. `own_domid` is asked of xenstore when it is not given.
 
-    Raises InputError (sizes, path), OwnDomain, NoDevice, NoSuchDomain, VchanError.
+    The peer's domain need not exist yet: Xen does not look for it.
+
+    Raises InputError (sizes, path), OwnDomain, NoDevice, VchanError.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import sysconfig
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +30,7 @@ class LibraryMissing(TestbedError):
 def installed_sonames() -> tuple[str, ...]:
     """The sonames of the libxenvchan that are installed here, oldest first."""
     folders = [Path(name) for name in os.environ.get("LD_LIBRARY_PATH", "").split(":") if name]
-    multiarch = sysconfig.get_config_var("MULTIARCH")
+    multiarch = getattr(sys.implementation, "_multiarch", "")
     if multiarch:
         folders += [Path("/lib", multiarch), Path("/usr/lib", multiarch)]
     for pattern in _FOLDERS:

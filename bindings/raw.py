@@ -58,7 +58,7 @@ def libxenvchan_server_init(
     """Grant the rings to `domain` and write the keys below `xs_path`.
 
     What it needs is tried first, because the C function crashes when it does not get it (see
-    `under`). Raises NoDevice, NoSuchDomain, or VchanError for everything else that can fail.
+    `under`). Raises NoDevice, or VchanError for everything else that can fail.
     """
     pages = 1 + sum(size // PAGE_BYTES for size in ring_sizes(read_min_bytes, write_min_bytes))
     failure = under.probe_server(domain, pages)

@@ -6,6 +6,7 @@ Tests take the types from here for checking only: `if TYPE_CHECKING: from confte
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import select
@@ -121,10 +122,16 @@ class Remote:
         self.end()
 
     def end(self) -> None:
-        """Close its input and wait until it has ended."""
+        """Close its input and wait until it has ended; one that hangs in a call is killed."""
         self._requests.close()
-        self._answers.close()
-        self._process.wait(SECONDS_MAX)
+        try:
+            self._process.wait(SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+        finally:
+            self._answers.close()
 
 
 class Domains:
@@ -154,10 +161,11 @@ class Domains:
 
     def end(self) -> None:
         """End all processes."""
-        for remotes in self._remotes.values():
-            for remote in remotes:
-                if remote.alive:
-                    remote.end()
+        for remote in itertools.chain.from_iterable(self._remotes.values()):
+            if remote.alive:
+                remote.end()
+        self._remotes.clear()
+        self._taken.clear()
 
 
 @pytest.fixture(scope="module")
@@ -172,14 +180,20 @@ def loopback_domains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domai
 @pytest.fixture
 def domains(loopback_domains: Domains) -> Iterator[Domains]:
     """The host's domains; after the test nothing of it may be left."""
+    before = loopback_domains.world.counts()
     yield loopback_domains
+    try:
+        assert_no_leaks(loopback_domains.world, before)
+    except AssertionError:
+        # The next test starts with new processes, so that it does not fail for this one's leak.
+        loopback_domains.end()
+        raise
     loopback_domains.give_back()
-    assert_no_leaks(loopback_domains.world)
 
 
-def assert_no_leaks(world: LoopbackWorld) -> None:
-    """No handle, port, grant or xenstore key is left on the host."""
-    assert world.counts() == {"grants": 0, "ports": 0, "keys": 0, "handles": 0}
+def assert_no_leaks(world: LoopbackWorld, before: dict[str, int]) -> None:
+    """No handle, port, grant or xenstore key is on the host that was not there before."""
+    assert world.counts() == before
 
 
 def _encode(value: Any) -> Any:

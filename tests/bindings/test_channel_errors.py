@@ -151,10 +151,13 @@ def test_keys_of_a_dead_server_are_told_of(domains: Domains) -> None:
 
 
 def test_a_domain_that_does_not_exist_is_named(domains: Domains) -> None:
-    error = domains.process("channel_end.py", 1).fails("server", 57, PATH, 4096, 4096, True)
-    assert (error.type, error.call) == ("NoSuchDomain", "xenevtchn_bind_unbound_port")
+    server, client = domains.process("channel_end.py", 1), domains.process("channel_end.py", 2)
+    server("server", 2, PATH, 4096, 4096, True)
+    error = client.fails("client", 57, SERVER_PATH, True)
+    assert (error.type, error.call) == ("NoSuchDomain", "libxenvchan_client_init")
     assert error.errno == errno.ESRCH
     assert "xl list" in error.message
+    server("close")
 
 
 @pytest.mark.parametrize(

@@ -211,8 +211,15 @@ def test_bind_is_refused_as_xen_does(bound: Bound, domains: Domains) -> None:
     assert client.fails(bind, client_handle, 1, 0).errno_name == "EINVAL"
     unbound = "xenevtchn_bind_unbound_port"
     assert client.fails(unbound, client_handle, 2).errno_name == "EINVAL"  # the own domain
-    assert client.fails(unbound, client_handle, 9).errno_name == "ESRCH"
     stranger("xenevtchn_close", handle)
+
+
+def test_a_port_may_wait_for_a_domain_that_is_not_there_yet(bound: Bound, domains: Domains) -> None:
+    port = bound.server("xenevtchn_bind_unbound_port", bound.server_handle, 31)
+    late = domains.process("xen_calls.py", 31)
+    handle = late("xenevtchn_open", None, 0)
+    assert late("xenevtchn_bind_interdomain", handle, 1, port) > 0
+    late("xenevtchn_close", handle)
 
 
 def test_close_frees_the_ports(bound: Bound, domains: Domains) -> None:
