@@ -23,6 +23,8 @@ class Side:
     link: AgentLink
     run: RunDirectory
     versions: dict[str, Any] = field(default_factory=dict)
+    guest_type: str | None = None
+    """As the domain's own kernel has it: pv, pvh; None without Xen."""
     selftest: dict[str, Any] | None = None
     ready: bool = False
     """Listening, or connected."""
@@ -31,6 +33,7 @@ class Side:
     signal: int | None = None
     status: int | None = None
     trace_ended: bool = False
+    stopped: bool = False
     killed: bool = False
     gone: bool = False
     error: Message | None = None
@@ -70,6 +73,11 @@ class Side:
         self.moved_at = time.monotonic()
         self.link.send({**message, "type": "start"})
 
+    def stop(self) -> None:
+        """Have the worker stopped; `stopped` tells when it is."""
+        if not self.over:
+            self.link.send({"type": "stop"})
+
     def kill(self) -> None:
         """Have the worker killed, if it still runs."""
         if not self.over:
@@ -98,12 +106,15 @@ class Side:
             self.moved_at = time.monotonic()
         if kind == "hello":
             self.versions, self.selftest = message["versions"], message["selftest"]
+            self.guest_type = message["guest_type"]
         elif kind in ("listening", "connected"):
             self.ready = True
         elif kind == "progress":
             self.operation = message["operation"]
         elif kind == "look":
             self.look = message
+        elif kind == "stopped":
+            self.stopped = True
         elif kind == "done":
             self.result = message["result"]
         elif kind == "died":

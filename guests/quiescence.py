@@ -32,17 +32,24 @@ def endpoint_look(message: Look | None) -> Look:
     }
 
 
-def quiescent(first: Look, second: Look) -> bool:
-    """Whether both looks together show that nothing can move any more by itself.
+def stands_still(first: Look, second: Look) -> bool:
+    """Whether both looks together show that nothing moves: same records, same page, all asleep.
 
-    At least one endpoint lives, and each that does stands still.
+    At least one endpoint lives, and each that does stands still. A readable event descriptor does
+    not spoil it: a thread that sleeps in spite of that will not wake by itself either.
     """
     ends = [(first["endpoints"][name], second["endpoints"][name]) for name in second["endpoints"]]
     alive = [pair for pair in ends if pair[1]["alive"]]
-    return bool(alive) and all(_stands_still(*pair) for pair in alive)
+    return bool(alive) and all(_is_still(*pair) for pair in alive)
 
 
-def _stands_still(first: Look, second: Look) -> bool:
+def quiescent(first: Look, second: Look) -> bool:
+    """Whether it stands still and no event waits to be read: nothing is under way any more."""
+    unread = [look for look in second["endpoints"].values() if look["event_fd_readable"]]
+    return stands_still(first, second) and not unread
+
+
+def _is_still(first: Look, second: Look) -> bool:
     return (
         _blocked(first)
         and _blocked(second)
@@ -53,7 +60,7 @@ def _stands_still(first: Look, second: Look) -> bool:
 
 
 def _blocked(look: Look) -> bool:
-    """Every thread sleeps in the kernel, one at least in a call of the library; no event waits.
+    """Every thread sleeps in the kernel, and one at least in a call of the library.
 
     A thread that pauses is the workload's own idleness: it goes on by itself. One that is in no
     call is through with its operations, or waits for the others to be.
@@ -63,5 +70,4 @@ def _blocked(look: Look) -> bool:
         all(thread["blocked_in_kernel"] for thread in look["threads"])
         and "pause" not in calls
         and any(calls)
-        and look["event_fd_readable"] is False
     )

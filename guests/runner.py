@@ -21,7 +21,7 @@ from vchan_testbed.guests.collect import Side
 from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
 from vchan_testbed.guests.frames import Frame
 from vchan_testbed.guests.hosts.protocol import AgentLink, Host
-from vchan_testbed.guests.quiescence import Look, endpoint_look, quiescent
+from vchan_testbed.guests.quiescence import Look, endpoint_look, quiescent, stands_still
 from vchan_testbed.progress import Progress
 from vchan_testbed.rundir import RunDirectory
 
@@ -178,10 +178,10 @@ class Attempt:
         began = time.monotonic()
         moved = self._wait(lambda: self._moved_since(began) or self._over(), settle)
         second = self._look()
-        still = not moved and quiescent(first, second)
+        still = not moved and stands_still(first, second)
         self._quiescence = {
             "settle_seconds": settle,
-            "quiescent": still,
+            "quiescent": still and quiescent(first, second),
             "looks": [first, second],
         }
         if not still:
@@ -201,6 +201,13 @@ class Attempt:
         }
 
     def _kill(self) -> None:
+        """Stop both, then kill both: otherwise the death of one would wake the other."""
+        for side in self._sides.values():
+            side.stop()
+        self._wait(
+            lambda: all(side.stopped or side.over for side in self._sides.values()),
+            LOOK_SECONDS_MAX,
+        )
         for side in self._sides.values():
             side.kill()
 
@@ -290,8 +297,12 @@ class Attempt:
             outcome = "endpoint died"
         self._run.update(
             endpoints={name: side.summary() for name, side in self._sides.items()},
-            versions={name: side.versions for name, side in self._sides.items()},
+            versions={
+                **self._run.facts().get("versions", {}),
+                **{name: side.versions for name, side in self._sides.items()},
+            },
             selftest={name: side.selftest for name, side in self._sides.items()},
+            domain_type=_domain_type(self._sides["server"], self._sides["client"]),
             quiescence=self._quiescence,
             outcome=outcome,
             seconds=self._seconds,
@@ -305,6 +316,12 @@ class Attempt:
                 yield
         finally:
             self._seconds[name] = round(time.monotonic() - began, 3)
+
+
+def _domain_type(*sides: Side) -> str:
+    """As "pv", "dom0+pvh"; "none" where there is no Xen."""
+    types = {"dom0" if side.link.domid == 0 else side.guest_type or "none" for side in sides}
+    return "+".join(sorted(types))
 
 
 def _ready_or_over(side: Side) -> bool:

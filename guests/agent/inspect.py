@@ -46,6 +46,11 @@ def versions() -> dict[str, str | None]:
     }
 
 
+def guest_type() -> str | None:
+    """How Xen runs this domain: pv, pvh or hvm; None without Xen."""
+    return _read(Path("/sys/hypervisor/guest_type")).lower() or None
+
+
 def selftest() -> dict[str, Any]:
     """The last word of the self-test that runs beside the workload.
 

@@ -60,6 +60,7 @@ class Supervisor:
                     "type": "hello",
                     "pid": os.getpid(),
                     "versions": inspect.versions(),
+                    "guest_type": inspect.guest_type(),
                     "selftest": inspect.selftest(),
                 }
             )
@@ -110,6 +111,7 @@ class Supervisor:
         commands: dict[str, Callable[[Message], None]] = {
             "start": self._start,
             "look": lambda _: self._look(),
+            "stop": lambda _: self._stop(),
             "kill": lambda _: self._kill(),
         }
         if message["type"] == "finish":
@@ -150,6 +152,12 @@ class Supervisor:
             return
         self._look_due = True
         self._tell_worker({"type": "look"})
+
+    def _stop(self) -> None:
+        """Both ends are stopped before either is killed: the death of one wakes the other."""
+        if self._worker is not None and self._worker.poll() is None:
+            self._worker.send_signal(signal.SIGSTOP)
+        self._send({"type": "stopped"})
 
     def _kill(self) -> None:
         if self._worker is not None and self._worker.poll() is None:
