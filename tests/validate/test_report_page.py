@@ -350,8 +350,11 @@ def test_the_rejection_shows_both_lanes(tmp_path: Path) -> None:
         if cell.children
     ]
     assert len(stuck) == 2
-    assert any("record 15" in cell and "left.prod 64 → 128" in cell for cell in stuck)
+    assert any("record 15" in cell and "left.prod 64 -> 128" in cell for cell in stuck)
     assert any("record 12" in cell for cell in stuck)
+    steps = [bold.words() for bold in lanes[1].all("b")]
+    # What the table of records makes of these records: a store of prod is a put of 64 bytes.
+    assert {"s_call 64", "s_put 64", "r_have 64", "r_take 64"} <= set(steps)
     states = [
         each for each in rejection.all("table") if "state" in next(each.all("caption")).words()
     ]
@@ -365,7 +368,7 @@ def test_an_injected_fault_is_marked_where_it_happened(tmp_path: Path) -> None:
     client.records["flags"][16] = Flag.FAULT_INJECTED
     write_report(run, REJECTED, server, client)
     rejection = section(parsed((run / "report.html").read_text()), "rejection")
-    assert "fault injected" in rejection.words()
+    assert "dropped by the test bed" in rejection.words()
 
 
 def test_progress_shows_every_candidate(tmp_path: Path) -> None:

@@ -63,12 +63,9 @@ class LaneRow:
     side: Literal["sender", "receiver"]
     record: str
     time: str
-    call: str
     action: str
-    """The spec's action, or what kind of record it is where it shows none."""
+    """The step of the spec that it shows, if any."""
     what: str
-    """Cell and values."""
-    marks: str
     stuck: bool
     """No behaviour goes on with this one."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from vchan_testbed.tracer.format import Role
-from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate import explain
 from vchan_testbed.validate.report import units
+from vchan_testbed.validate.report.actions import Actions, actions_near
 from vchan_testbed.validate.report.blocks import (
     Badge,
     Block,
@@ -22,8 +24,8 @@ from vchan_testbed.validate.report.blocks import (
 )
 from vchan_testbed.validate.report.indices import DIRECTIONS
 from vchan_testbed.validate.report.measured import Measured
-from vchan_testbed.validate.report.wording import worded
 from vchan_testbed.validate.verdict import Maximal, Place, Verdict
+from vchan_testbed.validate.wording import describe
 
 ROWS_BEFORE = 8
 ROWS_AFTER = 3
@@ -38,9 +40,6 @@ _TONES: dict[str, Tone] = {
     "VIOLATION": "bad",
     "STALLED": "bad",
 }
-
-Actions = Mapping[tuple[Role, int], str]
-"""The action of the spec that a record shows, by endpoint and row."""
 
 
 def badges_of(verdict: Verdict) -> tuple[Badge, ...]:
@@ -71,11 +70,17 @@ def tone_of(verdict: Verdict) -> Tone:
 
 
 def sections_of(
-    verdict: Verdict, measured: Measured, actions: Actions
+    verdict: Verdict, measured: Measured, facts: Mapping[str, Any]
 ) -> tuple[tuple[Section, ...], Section]:
-    """What explains the verdict (if anything has to be), and how much was checked."""
+    """What explains the verdict (if anything has to be), and how much was checked.
+
+    `facts` is what run.json holds.
+    """
     explained = []
     if verdict.maximal or verdict.first_unexplained is not None:
+        actions = actions_near(
+            verdict.maximal[:POSITIONS_MAX], measured.traces, facts, ROWS_BEFORE + 1
+        )
         blocks = tuple(_rejection(verdict, measured, actions))
         explained.append(Section("rejection", "Where no behaviour goes on", blocks))
     if verdict.known:
@@ -124,61 +129,62 @@ def _state(caption: str, state: Mapping[str, Any]) -> Table:
 def _lanes(
     measured: Measured, places: Mapping[Role, Place], sender: Role, caption: str, actions: Actions
 ) -> Lanes:
-    """The records around a place in both traces, in the order of their inferred times."""
+    """The records around a place in both traces, in the order of their times."""
     receiver: Role = "server" if sender == "client" else "client"
-    traces: dict[Role, Trace] = {"server": measured.server, "client": measured.client}
+    middle = max((_ticks(measured, each.endpoint, each.row) for each in places.values()), default=0)
     found: list[tuple[int, LaneRow]] = []
-    middle = max((_ticks(measured, p.endpoint, p.row) for p in places.values()), default=0)
     for role in (sender, receiver):
-        trace = traces[role]
         place = places.get(role)
-        centre = place.row if place else _last_row_before(measured, role, middle)
-        rows = range(max(0, centre - ROWS_BEFORE), min(len(trace.records), centre + ROWS_AFTER + 1))
-        for row in rows:
-            stuck = place is not None and row == place.row
-            action = actions.get((role, row), "")
-            shown = _lane_row(measured, role, row, action, sends=role == sender, stuck=stuck)
+        centre = place.row if place else _newest_row(measured, role, middle)
+        last = len(measured.traces[role].records) - 1
+        for row in range(max(0, centre - ROWS_BEFORE), min(last, centre + ROWS_AFTER) + 1):
+            shown = _lane_row(
+                measured,
+                role,
+                row,
+                actions.get((role, row), ""),
+                sends=role == sender,
+                stuck=place is not None and row == place.row,
+            )
             found.append((_ticks(measured, role, row), shown))
     found.sort(key=lambda pair: pair[0])
-    return Lanes(caption, f"Sender: {sender}", f"Receiver: {receiver}", tuple(r for _, r in found))
+    clocks = "on the server's clock" if measured.offset.known else "each on its end's own clock"
+    return Lanes(
+        f"{caption}; times since its trace began, {clocks}",
+        f"Sender: {sender}",
+        f"Receiver: {receiver}",
+        tuple(row for _, row in found),
+    )
 
 
 def _lane_row(
     measured: Measured, role: Role, row: int, action: str, *, sends: bool, stuck: bool
 ) -> LaneRow:
-    trace = measured.server if role == "server" else measured.client
-    words = worded(trace, row)
+    trace = measured.traces[role]
+    clock = measured.server if measured.offset.known else trace
+    ticks = _ticks(measured, role, row) - clock.header.start_tsc
     return LaneRow(
         side="sender" if sends else "receiver",
         record=units.count(int(trace.records["seq"][row])),
-        time=_signed((_ticks(measured, role, row) - measured.start) / measured.hz),
-        call=words.call,
-        action=action or words.kind,
-        what=" ".join(filter(None, (words.kind if action else "", words.cell, words.change))),
-        marks=words.marks,
+        time=units.instant(ticks / measured.hz),
+        action=action,
+        what=describe(trace.records[row : row + 1]),
         stuck=stuck,
     )
 
 
-def _signed(seconds: float) -> str:
-    return f"−{units.duration(-seconds)}" if seconds < 0 else units.duration(seconds)
-
-
 def _ticks(measured: Measured, role: Role, row: int) -> int:
     """When a record was made, on the server's clock as far as the offset is known."""
-    trace = measured.server if role == "server" else measured.client
-    if not 0 <= row < len(trace.records):
-        return 0
-    shift = measured.offset.ticks if role == "client" else 0
-    return int(trace.records["t0"][row]) - shift
+    records = measured.traces[role].records
+    return int(records["t0"][row]) - (measured.offset.ticks if role == "client" else 0)
 
 
-def _last_row_before(measured: Measured, role: Role, ticks: int) -> int:
-    """The row of an endpoint that was the newest one at a time; the last if that is not known."""
-    trace = measured.server if role == "server" else measured.client
+def _newest_row(measured: Measured, role: Role, ticks: int) -> int:
+    """The last row of an end that was made by a time; the first if there is none."""
     shift = measured.offset.ticks if role == "client" else 0
-    earlier = (trace.records["t0"].astype("int64") - shift <= ticks).nonzero()[0]
-    return int(earlier[-1]) if len(earlier) and ticks else max(0, len(trace.records) - 1)
+    times = measured.traces[role].records["t0"].astype(np.int64) - shift
+    earlier = np.flatnonzero(times <= ticks)
+    return int(earlier[-1]) if len(earlier) else 0
 
 
 def _known(verdict: Verdict) -> Iterator[Block]:

@@ -46,6 +46,11 @@ class Measured:
     seconds: float
     """From there to the last move."""
 
+    @property
+    def traces(self) -> dict[Role, Trace]:
+        """Both traces, by endpoint."""
+        return {"server": self.server, "client": self.client}
+
     def time(self, ticks: Floats) -> Floats:
         """Ticks of the server's clock as seconds since the start."""
         return (ticks - self.start) / self.hz

@@ -38,7 +38,7 @@ def page_of(
 ) -> Page:
     """What the page shows, in its order: the verdict first, then what explains it."""
     figures = measured.measure(server, client)
-    explained, checked = judged.sections_of(verdict, figures, {})
+    explained, checked = judged.sections_of(verdict, figures, facts)
     return Page(
         title=f"vchan-testbed: {(facts.get('experiment') or {}).get('name') or run.resolve().name}",
         subtitle=_subtitle(facts, verdict),

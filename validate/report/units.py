@@ -40,6 +40,11 @@ def duration(seconds: float) -> str:
     return f"{_three_digits(seconds / 1e-9)}{NO_BREAK}ns"
 
 
+def instant(seconds: float) -> str:
+    """A point in time, to the microsecond; it may lie before the zero of its clock."""
+    return f"{seconds:.6f}{NO_BREAK}s".replace("-", "−")
+
+
 def share(part: float, whole: float) -> str:
     """A part in per cent; a dash when there is no whole."""
     return f"{100 * part / whole:.1f}{NO_BREAK}%" if whole else "–"

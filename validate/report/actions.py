@@ -1,0 +1,58 @@
+"""Which step of the spec a record shows, for the records around a place where none goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.reader import Trace
+from vchan_testbed.validate.direction import direction_lanes
+from vchan_testbed.validate.endings import ending_of
+from vchan_testbed.validate.evidence import Evidence
+from vchan_testbed.validate.merge import LaneSteps
+from vchan_testbed.validate.table import Direction, load_table
+from vchan_testbed.validate.verdict import Maximal
+from vchan_testbed.validate.wording import SHOWN
+
+Actions: TypeAlias = Mapping[tuple[Role, int], str]
+"""By endpoint and row of the trace: the action and the value that the record shows."""
+
+
+def actions_near(
+    positions: Iterable[Maximal], traces: Mapping[Role, Trace], facts: Mapping[str, Any], reach: int
+) -> Actions:
+    """The steps of both lanes within `reach` steps of each position.
+
+    `facts` is what run.json holds: where the lanes end depends on how the run ended.
+    """
+    found: dict[tuple[Role, int], str] = {}
+    evidence = Evidence(facts)
+    endings = {role: ending_of(trace, evidence) for role, trace in traces.items()}
+    for direction, places in _by_direction(positions).items():
+        lanes = direction_lanes(load_table(), direction, traces, endings, evidence)
+        for place in places:
+            for lane, done in (
+                (lanes.sender, place.sender_done),
+                (lanes.receiver, place.receiver_done),
+            ):
+                found |= _steps(lane, done - reach, done + reach)
+    return found
+
+
+def _by_direction(positions: Iterable[Maximal]) -> dict[Direction, list[Maximal]]:
+    found: dict[Direction, list[Maximal]] = {}
+    for position in positions:
+        found.setdefault(position.direction, []).append(position)
+    return found
+
+
+def _steps(lane: LaneSteps, first: int, last: int) -> dict[tuple[Role, int], str]:
+    """The steps in [first, last), in words."""
+    found: dict[tuple[Role, int], str] = {}
+    for step in lane.steps(max(0, first), min(len(lane), last)):
+        words = f"{step.action} {step.value}" if step.action in SHOWN else step.action
+        earlier = found.get((lane.role, step.record))
+        # One record can show two steps: that a thread was away shows in what came meanwhile.
+        found[lane.role, step.record] = f"{earlier}, {words}" if earlier else words
+    return found
