@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 
@@ -75,7 +76,7 @@ class Live:
         began = time.monotonic()
         outermost = self._status is None
         if self._status is None:
-            self._status = self._console.status(title)
+            self._status = self._console.status(escape(title))
             self._status.start()
         self._show()
         failed = True
@@ -86,7 +87,8 @@ class Live:
             self._titles.pop()
             mark = "[red]x[/red]" if failed else "[green]✓[/green]"
             indent = "  " * len(self._titles)
-            self._console.print(f"{indent}{mark} {title} [dim]{time.monotonic() - began:.1f} s[/]")
+            seconds = time.monotonic() - began
+            self._console.print(f"{indent}{mark} {escape(title)} [dim]{seconds:.1f} s[/]")
             if outermost:
                 self._status.stop()
                 self._status = None
@@ -102,7 +104,8 @@ class Live:
 
     def _show(self, note: str = "") -> None:
         if self._status is not None:
-            self._status.update(" › ".join(self._titles) + (f": {note}" if note else ""))
+            text = " › ".join(self._titles) + (f": {note}" if note else "")
+            self._status.update(escape(text))
 
 
 def for_terminal() -> Progress:

@@ -9,8 +9,6 @@ import subprocess
 from collections.abc import Callable
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 from vchan_testbed.bindings.library import LibraryMissing, installed_soname, load_extension
 from vchan_testbed.cache import cache_dir
@@ -28,29 +26,29 @@ def doctor(context: click.Context) -> None:
 
     Exit status: 0 when real Xen can be had here, 4 when it cannot.
     """
-    console = Console()
-    console.print("[bold]The loopback host[/] (no Xen; for tests and development)")
-    show(console, [libraries(), binding(), compiler()])
-    console.print("[bold]Judging a trace[/]")
-    show(console, [java(), cache()])
+    show(
+        "The loopback host (no Xen; for tests and development)",
+        [libraries(), binding(), compiler()],
+    )
+    show("Judging a trace", [java(), cache()])
     usable = False
     for host in HOSTS:
-        console.print(f"[bold]Real Xen: --host {host}[/]")
         module = importlib.import_module(f"vchan_testbed.guests.hosts.{host}")
         look: Callable[[], list[Finding]] = module.doctor_findings
         findings = look()
-        show(console, findings)
+        show(f"Real Xen: --host {host}", findings)
         usable = usable or all(finding.ok for finding in findings)
     context.exit(ExitStatus.EXPECTED if usable else ExitStatus.TESTBED_FAILED)
 
 
-def show(console: Console, findings: list[Finding]) -> None:
+def show(title: str, findings: list[Finding]) -> None:
     """One line a finding, and one more for what to do about it."""
+    click.secho(title, bold=True)
     for finding in findings:
-        mark = "[green]ok[/]     " if finding.ok else "[red]missing[/]"
-        console.print(f"  {mark} {escape(finding.name)}: {escape(finding.detail)}")
+        mark = click.style("ok     ", "green") if finding.ok else click.style("missing", "red")
+        click.echo(f"  {mark} {finding.name}: {finding.detail}")
         if not finding.ok and finding.how_to_get:
-            console.print(f"          [dim]Next:[/] {escape(finding.how_to_get)}")
+            click.echo(f"          Next: {finding.how_to_get}")
 
 
 def libraries() -> Finding:

@@ -10,13 +10,14 @@ from pathlib import Path
 import click
 
 from vchan_testbed import __version__
-from vchan_testbed.errors import TestbedError
+from vchan_testbed.errors import ExitStatus, TestbedError
 from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.hosts.loopback import LoopbackHost
 from vchan_testbed.guests.hosts.protocol import Host
 from vchan_testbed.guests.runner import run_experiment
 from vchan_testbed.progress import Progress, for_terminal
 from vchan_testbed.rundir import RunDirectory, create_run
+from vchan_testbed.validate.report import write_failure
 
 HOSTS_HELP = (
     "Where Xen is: auto (this machine's Xen where its owner allowed it, else qemu), local, qemu, "
@@ -94,11 +95,18 @@ def perform(options: Options, progress: Progress) -> int:
     try:
         collect(options, experiment, directory, seed, progress)
         directory.update(state="complete")
+        if not options.validate:
+            return ExitStatus.EXPECTED
+        from vchan_testbed.commands.judged import judge, show
+
+        verdict = judge(directory, progress)
     except TestbedError as error:
         directory.update(error=error.message)
+        write_failure(directory.path, error.message)
         error.next_step = f"{error.next_step} What was collected is in {directory.path}.".strip()
         raise
-    return 0
+    show(verdict, directory)
+    return verdict.exit_status
 
 
 def collect(

@@ -1,0 +1,199 @@
+"""The command line: help, exit statuses, and errors that say one thing and what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vchan_testbed.cli import BROKEN_PIPE, INTERRUPTED, main
+from vchan_testbed.errors import ExitStatus
+
+PROGRAM = "from vchan_testbed.cli import main; main(prog_name='vchan-testbed')"
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+SECONDS_MAX = 60
+
+
+def vchan_testbed(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments), prog_name="vchan-testbed")
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command as a process of its own, in its own session, working in `folder`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def fails(ran: Result, status: ExitStatus) -> str:
+    """The one message of a failure."""
+    assert ran.exit_code == status
+    assert "Traceback" not in ran.output
+    assert ran.exception is None or isinstance(ran.exception, SystemExit)
+    return ran.output
+
+
+def test_the_help_explains_every_exit_status() -> None:
+    text = vchan_testbed("--help").output
+    for status in ExitStatus:
+        explained = re.search(rf"^ +{int(status)}  \w", text, re.MULTILINE)
+        assert explained, f"exit status {int(status)} is not explained"
+    for name in main.commands:
+        assert vchan_testbed(name, "--help").exit_code == 0
+
+
+def test_the_version_is_told() -> None:
+    assert vchan_testbed("--version").output.startswith("vchan-testbed, version ")
+
+
+def test_a_broken_experiment_file_is_one_message_with_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("name: x\nserver: []\nclient:\n  - dance\n")
+    ran = vchan_testbed("run", str(tmp_path / "x.yaml"), "--host", "loopback")
+    message = fails(ran, ExitStatus.USAGE)
+    assert f"{tmp_path / 'x.yaml'}:4: client.0 is 'dance'" in message
+    assert "Expected one of write, read" in message
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "gone.yaml", "--host", "loopback"),
+        ("run", "--seed", "many"),
+        ("run", "--seed", "-1"),
+        ("run", "--domain-type", "hvm"),
+        ("run", "--no-such-option"),
+        ("dance",),
+    ],
+)
+def test_bad_arguments_are_usage_errors(arguments: tuple[str, ...]) -> None:
+    assert fails(vchan_testbed(*arguments), ExitStatus.USAGE)
+
+
+def test_a_folder_with_something_in_it_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    ran = vchan_testbed("run", "--host", "loopback", "--out", str(tmp_path))
+    assert "not empty" in fails(ran, ExitStatus.USAGE)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_run_without_a_verdict_leaves_a_complete_directory(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ran = vchan_testbed(
+        "run",
+        str(EXPERIMENTS / "ping-pong.yaml"),
+        *("--host", "loopback", "--out", str(out), "--seed", "5", "--no-validate"),
+    )
+    assert ran.exit_code == 0, ran.output
+    assert "no Xen is involved" in ran.output
+    facts = json.loads((out / "run.json").read_text())
+    assert (facts["state"], facts["seed"], facts["outcome"]) == ("complete", 5, "finished")
+    assert facts["host"]["xen_version"] is None
+    assert facts["domain_type"] == "none"
+    assert not (out / "verdict.json").exists()
+    assert (out / "traces" / "server.vtrace").exists()
+
+
+def test_without_out_the_run_goes_below_the_current_folder(tmp_path: Path) -> None:
+    process = start(
+        tmp_path,
+        *("run", str(EXPERIMENTS / "ping-pong.yaml"), "--host", "loopback", "--no-validate"),
+    )
+    _, said = process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 0, said
+    (run,) = (tmp_path / "runs").iterdir()
+    assert "-ping-pong-" in run.name
+    assert f"runs/{run.name}" in said
+
+
+def test_what_was_collected_before_a_failure_stays_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "status").write_text("failed registers: xmm3\n")
+    monkeypatch.setenv("VCHAN_SELFTEST_FILE", str(tmp_path / "status"))
+    out = tmp_path / "run"
+    ran = vchan_testbed("run", "--host", "loopback", "--out", str(out))
+    message = fails(ran, ExitStatus.TESTBED_FAILED)
+    assert "xmm3" in message
+    assert f"What was collected is in {out}" in message
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["state"] == "incomplete"
+    assert "xmm3" in facts["error"]
+    assert (out / "junit.xml").exists()
+
+
+IDLE = """\
+name: idle
+server:
+  - read: {bytes: 8, sizes: 8}
+client:
+  - pause: {seconds: 600}
+  - write: {bytes: 8, sizes: 8}
+  - read_to_end: {sizes: 8}
+"""
+
+
+def test_ctrl_c_ends_it_with_one_line_and_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "idle.yaml").write_text(IDLE)
+    process = start(tmp_path, "run", "idle.yaml", "--host", "loopback", "--out", "out")
+    assert process.stderr is not None
+    said = read_until(process.stderr, "Run the workload")
+    os.killpg(process.pid, signal.SIGINT)
+    _, rest = process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == INTERRUPTED
+    assert "Interrupted." in rest
+    assert "Traceback" not in said + rest
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "incomplete"
+    assert (tmp_path / "out" / "traces" / "server.vtrace").exists()
+    assert processes_with(str(tmp_path)) == []
+
+
+def read_until(stream: IO[str], text: str) -> str:
+    """All lines up to the one with `text`."""
+    said = ""
+    for line in stream:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"{text!r} was never said, but: {said}")
+
+
+def processes_with(folder: str) -> list[str]:
+    """Command lines of the processes that work in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(process / "cwd").startswith(folder):
+                found.append((process / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+def test_a_reader_that_goes_away_is_not_an_error_message(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "doctor"],
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    _, said = process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == BROKEN_PIPE
+    assert said == ""
