@@ -90,7 +90,9 @@ FACTS: dict[str, Any] = {
                 "endpoints": {
                     "server": {
                         "alive": True,
-                        "threads": [{"tid": 1, "syscall": "read", "blocked_in_kernel": True}],
+                        "threads": [
+                            {"tid": 1, "wait_channel": "pipe_read", "blocked_in_kernel": True}
+                        ],
                         "event_fd_readable": False,
                         "records": 40,
                         "page": "0000000040000000" + "00" * 8 + "0c000c000101" + "0103",
@@ -324,7 +326,7 @@ def test_figures_have_units(tmp_path: Path) -> None:
     row = next(row for row in section(root, "throughput").all("tr") if "client to" in row.words())
     cells = [cell.words().replace("\u00a0", " ") for cell in row.all("td")]
     # Ring, written, read, time, throughput, moves of either index.
-    assert cells[:3] == ["4 KiB", "1.25 KiB", "1.25 KiB"]
+    assert cells[:3] == ["4 KiB", "1\u202f280 B", "1\u202f280 B"]
     assert re.fullmatch(r"1\d\d µs", cells[3])
     assert re.fullmatch(r"6\.\d\d MiB/s", cells[4])
     assert cells[5:] == ["20", "20"]
@@ -385,11 +387,11 @@ def test_how_much_was_checked_is_always_said(tmp_path: Path) -> None:
 
 def test_the_looks_at_a_run_that_stood_still_are_shown(tmp_path: Path) -> None:
     words = section(parsed(report(tmp_path, GOOD)), "end").words()
-    assert "It stood still" in words
+    assert "nothing had moved, and nothing was left to be read" in words
     assert "left prod 64, cons 0" in words
     assert "notify: server 3, client 1" in words
     assert "not seen" in words
-    assert "1 of 1 (read)" in words
+    assert "1 of 1 (pipe_read)" in words
 
 
 def test_the_commands_to_repeat_can_be_pasted(tmp_path: Path) -> None:

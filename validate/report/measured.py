@@ -111,8 +111,8 @@ def _throughput_row(flow: Flow, hz: int) -> tuple[str, ...]:
     return (
         named(flow),
         units.size(flow.ring_bytes) if flow.ring_bytes else "unknown",
-        units.size(flow.bytes_put),
-        units.size(flow.bytes_taken),
+        units.exactly(flow.bytes_put),
+        units.exactly(flow.bytes_taken),
         units.duration(seconds) if seconds else "–",
         units.rate(flow.bytes_taken / seconds) if seconds else "–",
         units.count(len(flow.puts.t0)),
@@ -150,7 +150,7 @@ def _latency(measured: Measured) -> list[Block]:
         (
             named(flow),
             *(units.duration(latency.at(value) / measured.hz) for _, value in PERCENTILES),
-            units.size(float(latency.sizes.sum())),
+            units.exactly(int(latency.sizes.sum())),
         )
         for flow, latency in known
     )

@@ -67,9 +67,13 @@ def _quiescence(facts: Facts) -> Iterator[Block]:
     if not quiescence:
         yield Text("The run was not looked at for standing still: it went on until it ended.")
         return
-    still = "It stood still" if quiescence.get("quiescent") else "It did not stand still"
     settle = quiescence.get("settle_seconds")
-    yield Text(f"{still}: looked at twice, {settle} s apart.")
+    found = (
+        "nothing had moved, and nothing was left to be read"
+        if quiescence.get("quiescent")
+        else "something moved, or an event was there to be read"
+    )
+    yield Text(f"Looked at twice, {settle} s apart: {found}.")
     looks = quiescence.get("looks") or []
     heads = ("Seen", *(_look_title(number, look) for number, look in enumerate(looks, 1)))
     rows = tuple(
@@ -90,14 +94,15 @@ def _seen(look: Mapping[str, Any], role: str) -> dict[str, str]:
     seen = (look.get("endpoints") or {}).get(role) or {}
     threads = seen.get("threads") or []
     blocked = sum(1 for thread in threads if thread.get("blocked_in_kernel"))
-    calls = sorted({str(thread.get("syscall")) for thread in threads if thread.get("syscall")})
+    records = seen.get("records")
+    places = sorted({str(each["wait_channel"]) for each in threads if each.get("wait_channel")})
     return {
         "alive": _yes_no(seen.get("alive")),
         "in call": str(seen.get("in_call") or "none"),
         "threads blocked in the kernel": f"{blocked} of {len(threads)}"
-        + (f" ({', '.join(calls)})" if calls else ""),
+        + (f" ({', '.join(places)})" if places else ""),
         "event fd readable": _yes_no(seen.get("event_fd_readable")),
-        "records": units.count(int(seen.get("records") or 0)),
+        "records": units.count(records) if isinstance(records, int) else "unknown",
         "shared page": page_words(seen.get("page")),
     }
 

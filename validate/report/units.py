@@ -25,6 +25,11 @@ def size(number_bytes: float) -> str:
     return f"{_three_digits(number_bytes)}{NO_BREAK}B"
 
 
+def exactly(number_bytes: int) -> str:
+    """Bytes to the last one: where a byte more or less is what matters."""
+    return f"{count(number_bytes)}{NO_BREAK}B"
+
+
 def rate(bytes_per_second: float) -> str:
     """A throughput in B/s, KiB/s, MiB/s or GiB/s."""
     return f"{size(bytes_per_second)}/s"
