@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 import vchan_testbed
 
 LISTEN = Path(vchan_testbed.__file__).parent / "guests/images/domu/listen.py"
+PROCESSES = Path(__file__).parents[1] / "processes"
 
 
 def free_port() -> int:
@@ -23,15 +26,20 @@ def free_port() -> int:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """The port of a listener that answers with `cat`."""
+    """The port of a listener that sends back what it gets."""
     number = free_port()
     listener = subprocess.Popen(
-        [sys.executable, LISTEN, str(number), "cat"], stdout=subprocess.PIPE, text=True
+        [sys.executable, LISTEN, str(number), "echoing"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROCESSES)},
+        start_new_session=True,
     )
     assert listener.stdout is not None
     assert f"port {number}" in listener.stdout.readline()
     yield number
-    listener.kill()
+    # The process that waits for the next connection too.
+    os.killpg(listener.pid, signal.SIGKILL)
     listener.wait()
     listener.stdout.close()
 
@@ -55,3 +63,10 @@ def test_the_process_ends_with_its_connection(port: int) -> None:
         connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as answers:
             assert answers.read() == b"last words"
+
+
+def test_a_third_connection_finds_a_process_too(port: int) -> None:
+    for text in (b"one", b"two", b"three"):
+        with connect(port) as connection:
+            connection.sendall(text)
+            assert connection.recv(16) == text
