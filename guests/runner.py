@@ -1,42 +1,19 @@
-"""One run: start both endpoints, collect what they send, watch that they move, end them.
+"""One run: an attempt, and another one when the emulator has lost a guest.
 
-    hello -> server listens -> client connects -> operations -> over | stands still | time is up
-
-A run that stands still is looked at twice, then killed; one that moves for too long is killed too.
 Whatever fails, what was collected stays in the run directory.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
-
 from vchan_testbed.errors import TestbedError
-from vchan_testbed.guests.collect import Side
+from vchan_testbed.guests.attempt import Attempt, GuestLost
+from vchan_testbed.guests.consoles import console_tail, keep_consoles
 from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
-from vchan_testbed.guests.frames import Frame
-from vchan_testbed.guests.hosts.protocol import AgentLink, Host
-from vchan_testbed.guests.quiescence import Look, endpoint_look, quiescent, stands_still
+from vchan_testbed.guests.hosts.protocol import Host
 from vchan_testbed.progress import Progress
 from vchan_testbed.rundir import RunDirectory
 
-HELLO_SECONDS_MAX = 120.0
-LOOK_SECONDS_MAX = 30.0
-END_SECONDS_MAX = 60.0
-SHOW_SECONDS = 1.0
 PAIRS_ANEW_MAX = 3
-
-Started = dict[str, Any]
-"""What both start messages share: experiment, seed, run_id."""
-
-
-class GuestLost(Exception):
-    """An endpoint's domain went away; the argument is the outcome so far."""
 
 
 def run_experiment(
@@ -48,308 +25,40 @@ def run_experiment(
     what was collected is written.
     """
     messages: list[str] = []
-    for attempt in range(1 + PAIRS_ANEW_MAX):
+    for pairs_anew in range(1 + PAIRS_ANEW_MAX):
         try:
-            Attempt(host, experiment, run, seed, progress).perform()
+            attempt = Attempt(host, experiment, run, seed, progress)
+            attempt.perform()
+            run.update(messages=messages + attempt.messages)
             return
-        except GuestLost as error:
-            lost = host.lost_guests()
-            if not lost:
+        except (GuestLost, TestbedError) as error:
+            lost = _lost_guests(host)
+            if not lost and isinstance(error, GuestLost):
                 return
-            messages += [*lost, f"The pair is made anew ({attempt + 1} of {PAIRS_ANEW_MAX})."]
+            if not lost:
+                raise
+            if pairs_anew == PAIRS_ANEW_MAX:
+                raise TestbedError(
+                    f"The emulator lost a guest {pairs_anew + 1} times. {lost[0]}",
+                    next_step="Run again with PV domains (--domain-type pv), or under KVM.",
+                    console=console_tail(host),
+                ) from error
+            messages += [*lost, f"The pair is made anew ({pairs_anew + 1} of {PAIRS_ANEW_MAX})."]
             run.update(messages=messages)
             progress.note(" ".join(messages[-2:]))
             _forget_traces(run)
-            if attempt == PAIRS_ANEW_MAX:
-                raise TestbedError(
-                    f"The emulator lost a guest {attempt + 1} times.",
-                    next_step="Run again with PV domains (--domain-type pv), or under KVM.",
-                    console=_tail(host.consoles()),
-                ) from error
         finally:
-            for name, text in host.consoles().items():
-                run.console(name).write_text(text)
+            keep_consoles(host, run)
 
 
-class Attempt:
-    """One try with one pair of endpoints."""
-
-    def __init__(
-        self,
-        host: Host,
-        experiment: Experiment,
-        run: RunDirectory,
-        seed: int,
-        progress: Progress,
-    ) -> None:
-        self._host = host
-        self._experiment = experiment
-        self._run = run
-        self._seed = seed
-        self._progress = progress
-        self._sides: dict[str, Side] = {}
-        self._inbox: queue.Queue[tuple[str, Frame | None]] = queue.Queue()
-        self._seconds: dict[str, float] = {}
-        self._quiescence: dict[str, Any] | None = None
-        self._began = time.monotonic()
-        self._shown = ("", 0.0)
-
-    def perform(self) -> None:
-        """All of it. Raises TestbedError; GuestLost when a domain went away."""
-        with self._stage("endpoints", "Make the two endpoints"):
-            links = self._host.endpoints(self._experiment)
-        self._listen(links)
-        outcome = None
-        try:
-            with self._stage("connect", "Connect server and client"):
-                self._connect()
-            with self._stage("run", f"Run the workload {self._experiment.name}"):
-                outcome = self._watch()
-            with self._stage("collect", "Collect the traces"):
-                self._end()
-        finally:
-            self._record(outcome)
-            for side in self._sides.values():
-                side.link.close()
-        if any(side.ended == "lost" for side in self._sides.values()):
-            raise GuestLost
-
-    def _listen(self, links: dict[str, AgentLink]) -> None:
-        for endpoint, link in links.items():
-            self._sides[endpoint] = Side(endpoint, link, self._run)
-            threading.Thread(
-                target=_forward, args=(endpoint, link, self._inbox), daemon=True
-            ).start()
-
-    def _connect(self) -> None:
-        server, client = self._sides["server"], self._sides["client"]
-        self._until(
-            lambda: all(side.selftest for side in self._sides.values()),
-            HELLO_SECONDS_MAX,
-            "the agents do not answer",
-        )
-        self._refuse_a_broken_ground()
-        seconds_max = self._experiment.timeouts.connect_seconds_max
-        path = f"/local/domain/{server.link.domid}/data/vchan-{self._run.facts()['run_id'][:8]}"
-        for side, peer in ((server, client), (client, server)):
-            side.start(self._start_message(side.endpoint, side, peer, path))
-            self._until(
-                partial(_ready_or_over, side),
-                2 * seconds_max,
-                f"the {side.endpoint} does not get ready within {2 * seconds_max:g} s",
-            )
-
-    def _start_message(self, endpoint: str, side: Side, peer: Side, path: str) -> Started:
-        faults = [fault for fault in self._experiment.faults if fault.at == endpoint]
-        return {
-            "role": endpoint,
-            "domid": side.link.domid,
-            "peer_domid": peer.link.domid,
-            "path": path,
-            "experiment": self._experiment.to_dict(),
-            "seed": self._seed,
-            "run_id": self._run.facts()["run_id"],
-            "faults": [{"do": f.do, "nth": f.nth, "bit": f.bit} for f in faults],
-        }
-
-    def _watch(self) -> str:
-        """Until both are over, or they stand still, or time is up. Returns the outcome."""
-        timeouts = self._experiment.timeouts
-        deadline = time.monotonic() + timeouts.run_seconds_max
-        while not self._over():
-            moved_at = max(side.moved_at for side in self._sides.values())
-            still_at = moved_at + timeouts.settle_seconds
-            if time.monotonic() >= deadline:
-                self._kill()
-                return "stopped while moving"
-            if time.monotonic() >= still_at:
-                if self._stands_still():
-                    self._kill()
-                    return "stood still"
-            else:
-                self._take_one(min(still_at, deadline))
-        return "finished"
-
-    def _stands_still(self) -> bool:
-        """Look twice, a settle time apart; whatever moves in between says no."""
-        settle = self._experiment.timeouts.settle_seconds
-        self._progress.note(f"nothing has moved for {settle:g} s: looking")
-        first = self._look()
-        began = time.monotonic()
-        moved = self._wait(lambda: self._moved_since(began) or self._over(), settle)
-        second = self._look()
-        still = not moved and stands_still(first, second)
-        self._quiescence = {
-            "settle_seconds": settle,
-            "quiescent": still and quiescent(first, second),
-            "looks": [first, second],
-        }
-        if not still:
-            for side in self._sides.values():
-                side.moved_at = time.monotonic()
-        return still
-
-    def _look(self) -> Look:
-        for side in self._sides.values():
-            side.ask_for_look()
-        self._wait(
-            lambda: all(side.look or side.over for side in self._sides.values()), LOOK_SECONDS_MAX
-        )
-        return {
-            "at_seconds": round(time.monotonic() - self._began, 3),
-            "endpoints": {name: _look_of(side) for name, side in self._sides.items()},
-        }
-
-    def _kill(self) -> None:
-        """Stop both, then kill both: otherwise the death of one would wake the other."""
-        for side in self._sides.values():
-            side.stop()
-        self._wait(
-            lambda: all(side.stopped or side.over for side in self._sides.values()),
-            LOOK_SECONDS_MAX,
-        )
-        for side in self._sides.values():
-            side.kill()
-
-    def _end(self) -> None:
-        """Take what is still on its way, and each agent's last word on its self-test."""
-        self._until(self._over, END_SECONDS_MAX, "the agents do not send the rest of the traces")
-        for side in self._sides.values():
-            side.link.send({"type": "finish"})
-        self._wait(lambda: all(side.gone for side in self._sides.values()), END_SECONDS_MAX)
-        self._refuse_a_broken_ground()
-
-    def _refuse_a_broken_ground(self) -> None:
-        for side in self._sides.values():
-            if side.selftest and side.selftest["ok"] is False:
-                raise TestbedError(
-                    f"The self-test of the {side.endpoint}'s domain failed: "
-                    f"{side.selftest['detail']}",
-                    next_step="Registers, memory or clock are not sound there (see the emulator's "
-                    "flags); nothing that this run shows counts.",
-                    console=_tail(self._host.consoles()),
-                )
-
-    def _until(self, done: Callable[[], bool], seconds_max: float, otherwise: str) -> None:
-        if not self._wait(done, seconds_max):
-            raise TestbedError(
-                f"After {seconds_max:g} s: {otherwise}.",
-                next_step="See the consoles in the run directory; a slow machine may need longer "
-                "time-outs in the experiment.",
-                console=_tail(self._host.consoles()),
-            )
-
-    def _wait(self, done: Callable[[], bool], seconds_max: float) -> bool:
-        """Take frames until `done`; False when the time is up first."""
-        deadline = time.monotonic() + seconds_max
-        while not done():
-            if time.monotonic() >= deadline:
-                return False
-            self._take_one(deadline)
-        return True
-
-    def _take_one(self, deadline: float) -> None:
-        """Take a frame, or nothing by the deadline. Raises what an agent reports."""
-        self._show()
-        left = min(deadline - time.monotonic(), SHOW_SECONDS)
-        try:
-            endpoint, frame = self._inbox.get(timeout=max(left, 0.0))
-        except queue.Empty:
-            return
-        side = self._sides[endpoint]
-        side.take(frame)
-        if side.error is not None:
-            raise TestbedError(
-                f"The {endpoint} reports: {side.error['message']}",
-                next_step=side.error.get("next_step", ""),
-                console=_tail(self._host.consoles()),
-            )
-        if side.trace_ended and side.status and side.status > 0:
-            raise TestbedError(
-                f"The {endpoint}'s worker ended with status {side.status} and said nothing.",
-                next_step="See the consoles in the run directory.",
-                console=_tail(self._host.consoles()),
-            )
-
-    def _show(self) -> None:
-        shown = [
-            f"{name} {side.operation + 1}/{len(self._experiment.operations(name))}, "
-            f"{side.trace_bytes / 1e6:.1f} MB of trace"
-            for name, side in self._sides.items()
-            if side.ready
-        ]
-        text = "; ".join(shown)
-        if text != self._shown[0] and time.monotonic() > self._shown[1] + SHOW_SECONDS:
-            self._progress.note(text)
-            self._shown = (text, time.monotonic())
-
-    def _over(self) -> bool:
-        return all(side.over for side in self._sides.values())
-
-    def _moved_since(self, then: float) -> bool:
-        return any(side.moved_at > then for side in self._sides.values())
-
-    def _record(self, outcome: str | None) -> None:
-        ends = [side.ended for side in self._sides.values()]
-        if "lost" in ends:
-            outcome = "domain died"
-        elif "died" in ends:
-            outcome = "endpoint died"
-        self._run.update(
-            endpoints={name: side.summary() for name, side in self._sides.items()},
-            versions={
-                **self._run.facts().get("versions", {}),
-                **{name: side.versions for name, side in self._sides.items()},
-            },
-            selftest={name: side.selftest for name, side in self._sides.items()},
-            domain_type=_domain_type(self._sides["server"], self._sides["client"]),
-            quiescence=self._quiescence,
-            outcome=outcome,
-            seconds=self._seconds,
-        )
-
-    @contextmanager
-    def _stage(self, name: str, title: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            with self._progress.step(title):
-                yield
-        finally:
-            self._seconds[name] = round(time.monotonic() - began, 3)
-
-
-def _domain_type(*sides: Side) -> str:
-    """As "pv", "dom0+pvh"; "none" where there is no Xen."""
-    types = {"dom0" if side.link.domid == 0 else side.guest_type or "none" for side in sides}
-    return "+".join(sorted(types))
-
-
-def _ready_or_over(side: Side) -> bool:
-    return side.ready or side.over
-
-
-def _look_of(side: Side) -> Look:
-    if side.trace_ended and not side.gone:
-        return endpoint_look({"alive": False, "threads": []})
-    return endpoint_look(None if side.gone else side.look)
-
-
-def _forward(endpoint: str, link: AgentLink, inbox: queue.Queue[tuple[str, Frame | None]]) -> None:
-    """Two queues cannot be waited for at once: bring them together."""
-    while (frame := link.events.get()) is not None:
-        inbox.put((endpoint, frame))
-    inbox.put((endpoint, None))
+def _lost_guests(host: Host) -> list[str]:
+    try:
+        return host.lost_guests()
+    except TestbedError:
+        # The host itself is gone: the failure that led here says more than this one.
+        return []
 
 
 def _forget_traces(run: RunDirectory) -> None:
     for endpoint in ENDPOINTS:
         run.trace(endpoint).unlink(missing_ok=True)
-
-
-def _tail(consoles: dict[str, str], lines: int = 12) -> str:
-    parts = []
-    for name, text in consoles.items():
-        last = text.rstrip().splitlines()[-lines:]
-        if last:
-            parts.append(f"--- {name}\n" + "\n".join(last))
-    return "\n".join(parts)
