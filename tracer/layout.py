@@ -40,7 +40,7 @@ What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
     CMPXCHG_OK, _FAIL  old = the value found, new = the value afterwards; operand = the comparand
     BULK               as STORE, by memset: one record a cell; then one for what lies above the
                        cells, offset = its start, operand = its bytes
-    CALL_ENTER         old = size argument
+    CALL_ENTER         old = size argument (of a server's init: read + 2**32 * write)
     CALL_EXIT          new = result (i64; of an init 0 or -1), old = errno if it failed
     NOTIFY             old = port, new = result
     PENDING_ENTER      -
@@ -83,7 +83,7 @@ The header, byte by byte:
      56  variant            u32      1 emulation
      60  domid              u32
      64  peer_domid         u32
-     68  left_order         u32      of channel 0; 0 until it is attached
+     68  left_order         u32      of the first channel that was attached; 0 before
      72  right_order        u32
      76  channels           u32      channels that were attached
      80  tsc_hz             u64

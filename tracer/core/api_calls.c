@@ -78,7 +78,7 @@ void vt_attach(struct vt_channel *channel, struct libxenvchan *ctrl)
     take_ring(&channel->rings[0], &ctrl->read);
     take_ring(&channel->rings[1], &ctrl->write);
     channel->attached = true;
-    vt_log_attached((uint32_t)left, (uint32_t)right, channel->number == 0);
+    vt_log_attached((uint32_t)left, (uint32_t)right);
     log_now(channel, (struct vt_record){
                          .kind = VT_ATTACH,
                          .old = (uint64_t)left | (uint64_t)right << 16,
@@ -87,13 +87,9 @@ void vt_attach(struct vt_channel *channel, struct libxenvchan *ctrl)
                      });
 }
 
-void vt_detach(struct vt_channel *channel)
+void vt_log_detached(const struct vt_channel *channel)
 {
-    int errno_before = errno;
-
     log_now(channel, (struct vt_record){ .kind = VT_DETACH });
-    vt_channel_destroy(channel);
-    errno = errno_before;
 }
 
 /* By its structure, or at its first call by its handle, if its init was not seen. */
@@ -118,14 +114,15 @@ static struct vt_channel *channel_of(struct libxenvchan *ctrl)
 struct call {
     struct vt_channel *channel; /* NULL: not traced, or inside of another call */
     struct vt_thread *thread;
+    uint32_t session;
 };
 
 static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t size)
 {
-    struct call call = { channel, vt_thread() };
+    struct call call = { channel, vt_thread(), vt_log_session() };
 
-    if (!channel || !call.thread || channel->session != vt_log_session() || call.thread->call)
-        return (struct call){ NULL, NULL };
+    if (!channel || !call.thread || channel->session != call.session || call.thread->call)
+        return (struct call){ 0 };
     vt_segv_take();
     call.thread->call_seq++;
     call.thread->call = (uint8_t)kind;
@@ -141,6 +138,9 @@ static void leave(const struct call *call, int64_t result)
     int errno_before = errno;
 
     if (!call->channel)
+        return;
+    /* The recording that it began in may be over, and its thread's place somebody else's. */
+    if (call->session != vt_log_session())
         return;
     log_now(call->channel, (struct vt_record){
                                .kind = VT_CALL_EXIT,
@@ -160,7 +160,7 @@ static struct call enter_init(enum vt_call kind, uint64_t size)
     struct vt_channel *channel;
 
     if (!thread || thread->call)
-        return (struct call){ NULL, NULL };
+        return (struct call){ 0 };
     vt_patch_again();
     channel = vt_channel_create(vt_log_session(), kind == VT_CALL_SERVER_INIT);
     thread->made = channel;
@@ -177,14 +177,17 @@ static void leave_init(const struct call *call, struct libxenvchan *ctrl)
 
     if (!call->channel)
         return;
-    call->thread->made = NULL;
+    if (call->session == vt_log_session())
+        call->thread->made = NULL;
     call->channel->in_init_or_close = false;
     if (ctrl)
         vt_attach(call->channel, ctrl);
+    else
+        vt_log_detached(call->channel);
     errno = errno_before;
     leave(call, ctrl ? 0 : -1);
     if (!ctrl)
-        vt_detach(call->channel);
+        vt_channel_destroy(call->channel);
 }
 
 static struct libxenvchan *on_libxenvchan_server_init(struct xentoollog_logger *logger, int domid,
@@ -217,9 +220,11 @@ static void on_libxenvchan_close(struct libxenvchan *ctrl)
     if (channel)
         channel->in_init_or_close = true;
     real_libxenvchan_close(ctrl);
+    if (channel)
+        vt_log_detached(channel);
     leave(&call, 0);
     if (channel)
-        vt_detach(channel);
+        vt_channel_destroy(channel);
 }
 
 /* ---- all others ---- */

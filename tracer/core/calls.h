@@ -37,7 +37,7 @@ void vt_log_of(const struct vt_channel *channel, const struct vt_record *record)
 /* From now on this is known to be the structure of `channel`: repair it and tell of it. */
 void vt_attach(struct vt_channel *channel, struct libxenvchan *ctrl);
 
-/* It is no more. */
-void vt_detach(struct vt_channel *channel);
+/* Tell that it is no more; the caller then destroys it. */
+void vt_log_detached(const struct vt_channel *channel);
 
 #endif

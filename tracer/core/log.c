@@ -247,15 +247,12 @@ void vt_log(struct vt_thread *thread, const struct vt_record *record)
     errno = errno_before;
 }
 
-void vt_log_attached(uint32_t left_order, uint32_t right_order, bool first)
+void vt_log_attached(uint32_t left_order, uint32_t right_order)
 {
     atomic_fetch_add(&trace.nameless, 1);
-    if (vt_log_session()) {
-        if (first) {
-            trace.header->left_order = left_order;
-            trace.header->right_order = right_order;
-        }
-        atomic_fetch_add(&trace.header->channels, 1);
+    if (vt_log_session() && !atomic_fetch_add(&trace.header->channels, 1)) {
+        trace.header->left_order = left_order;
+        trace.header->right_order = right_order;
     }
     atomic_fetch_sub(&trace.nameless, 1);
 }

@@ -57,7 +57,7 @@ struct vt_thread *vt_thread(void);
 void vt_log(struct vt_thread *thread, const struct vt_record *record);
 
 /* One more channel is there; of the first one the header tells the orders. */
-void vt_log_attached(uint32_t left_order, uint32_t right_order, bool first);
+void vt_log_attached(uint32_t left_order, uint32_t right_order);
 
 /* For looks, from any thread. */
 uint64_t vt_log_records(void);

@@ -130,8 +130,10 @@ static int on_xenevtchn_close(xenevtchn_handle *handle)
     result = real_xenevtchn_close(handle);
     end(&event, SIGNED(result));
     /* The page was given back before; if no call that we saw is closing it, this was the end. */
-    if (event.channel && !event.channel->page && !event.channel->in_init_or_close)
-        vt_detach(event.channel);
+    if (event.channel && !event.channel->page && !event.channel->in_init_or_close) {
+        vt_log_detached(event.channel);
+        vt_channel_destroy(event.channel);
+    }
     return result;
 }
 
@@ -178,6 +180,7 @@ static int drop_notify(struct event *event, int rule)
     fault.old = (uint64_t)rule;
     fault.new_ = VT_FAULT_DROP_NOTIFY;
     vt_log_of(event->channel, &fault);
+    event->record.t0 = vt_stamp_before();
     event->record.flags |= VT_FLAG_FAULT_INJECTED;
     end(event, 0);
     return 0;

@@ -1,0 +1,327 @@
+"""One endpoint for itself: numbers, calls and their results, events and what they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vchan_testbed.tracer.checks_parts import (
+    TESTS,
+    WRITES,
+    Indices,
+    Mask,
+    Numbers,
+    Problem,
+    by_library,
+    channel_roles,
+    is_any,
+    signed,
+)
+from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.layout import NO_OFFSET, Call, Cell, Flag, Kind
+from vchan_testbed.tracer.reader import Trace
+
+READ_CELL = {"server": Cell.LEFT_CONS, "client": Cell.RIGHT_CONS}
+WRITE_CELL = {"server": Cell.RIGHT_PROD, "client": Cell.LEFT_PROD}
+TESTED_CELL = {"server": Cell.SRV_NOTIFY, "client": Cell.CLI_NOTIFY}
+LIVE_CELL = {"server": Cell.SRV_LIVE, "client": Cell.CLI_LIVE}
+NOTIFY_BITS = 3
+RECEIVING = (Call.READ, Call.RECV)
+SENDING = (Call.WRITE, Call.SEND)
+MAY_NOTIFY_UNASKED = (Call.NONE, Call.SERVER_INIT, Call.CLIENT_INIT, Call.CLOSE)
+"""Calls that raise an event for connecting or closing; NONE where the init was not seen."""
+
+
+def lane_problems(role: Role, trace: Trace) -> Iterator[Problem]:
+    """What is wrong with one trace."""
+    if trace.dropped:
+        text = f"{trace.dropped} records found no room in the file: make it larger."
+        yield Problem(role, -1, "log", text, is_hole=True)
+    lane = _Lane.of(role, trace)
+    holes = list(_numbers(lane))
+    yield from holes
+    if trace.dropped or holes:
+        return
+    yield from _known_kinds(lane)
+    yield from _calls(lane)
+    yield from _results(lane)
+    yield from _moved(lane)
+    yield from _pending(lane)
+    yield from _events(lane)
+    yield from _closes(lane)
+    yield from _faults(lane)
+    yield from _payloads(lane)
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """The records, and to which call each of them belongs."""
+
+    role: Role
+    records: Records
+    starts: Mask
+    """First record of a thread."""
+    enter: Indices
+    """For each record the CALL_ENTER of the call it stands in, -1 outside."""
+    exits: Indices
+    """The CALL_EXIT records that follow a CALL_ENTER."""
+
+    @staticmethod
+    def of(role: Role, trace: Trace) -> _Lane:
+        records = trace.records
+        starts = np.ones(len(records), dtype=np.bool_)
+        starts[1:] = records["thread"][1:] != records["thread"][:-1]
+        kinds = records["kind"]
+        entering = kinds == Kind.CALL_ENTER
+        # What a record stands behind: an enter, or an exit or the thread's start.
+        marks = np.where(entering, np.arange(len(records)), -1)
+        after_exit = np.zeros(len(records), dtype=np.bool_)
+        after_exit[1:] = kinds[:-1] == Kind.CALL_EXIT
+        bounds = entering | after_exit | starts
+        latest = np.maximum.accumulate(np.where(bounds, np.arange(len(records)), 0))
+        enter = marks[latest] if len(records) else marks
+        exits = np.flatnonzero((kinds == Kind.CALL_EXIT) & (enter >= 0))
+        return _Lane(role, records, starts, enter, exits)
+
+    def problems(self, places: Indices, rule: str, text: str) -> Iterator[Problem]:
+        """One problem for each place."""
+        for place in places:
+            yield Problem(self.role, int(place), rule, text)
+
+    def of_role(self, role: Role) -> Mask:
+        """Records of channels in which this process has that role."""
+        table = np.zeros(1 << 16, dtype=np.bool_)
+        table[[channel for channel, own in channel_roles(self.records).items() if own == role]] = 1
+        found: Mask = table[self.records["channel"]]
+        return found
+
+    def sum_by_call(self, places: Indices, amounts: Numbers) -> Numbers:
+        """For each record the sum of the amounts at places of the call whose enter it is."""
+        inside = self.enter[places] >= 0
+        sums = np.zeros(len(self.records), dtype=np.int64)
+        np.add.at(sums, self.enter[places[inside]], amounts[inside])
+        return sums
+
+
+def _numbers(lane: _Lane) -> Iterator[Problem]:
+    records = lane.records
+    expected = np.ones(len(records), dtype=np.int64)
+    expected[1:] = np.where(lane.starts[1:], 1, records["seq"][:-1].astype(np.int64) + 1)
+    for place in np.flatnonzero(records["seq"] != expected):
+        text = (
+            f"Thread {records['thread'][place]}: record {records['seq'][place]} stands where "
+            f"{expected[place]} is due: records are missing or doubled."
+        )
+        yield Problem(lane.role, int(place), "log", text, is_hole=True)
+
+
+def _known_kinds(lane: _Lane) -> Iterator[Problem]:
+    records = lane.records
+    unknown = ~is_any(records["kind"], tuple(Kind))
+    yield from lane.problems(np.flatnonzero(unknown), "log", "A record of no known kind.")
+    accesses = is_any(records["kind"], (Kind.LOAD, *WRITES, Kind.CMPXCHG_FAIL))
+    wrong = accesses & ((records["offset"] == NO_OFFSET) | (records["width"] == 0))
+    yield from lane.problems(np.flatnonzero(wrong), "log", "An access that names no place.")
+    seen = is_any(records["kind"], (Kind.LOAD, Kind.CMPXCHG_FAIL))
+    changed = seen & (records["old"] != records["new"])
+    text = "An access that stores nothing and yet changes the value."
+    yield from lane.problems(np.flatnonzero(changed), "log", text)
+
+
+def _calls(lane: _Lane) -> Iterator[Problem]:
+    records, enter = lane.records, lane.enter
+    inside = enter >= 0
+    at = np.where(inside, enter, 0)
+    if not len(records):
+        return
+    fits = (records["call"] == records["call"][at]) & (
+        records["call_seq"] == records["call_seq"][at]
+    )
+    outside = (records["call"] == 0) & (records["call_seq"] == 0)
+    wrong = np.where(inside, ~fits, ~outside)
+    text = "A record that does not belong to the call it stands in."
+    yield from lane.problems(np.flatnonzero(wrong), "log", text)
+    enters = np.flatnonzero(records["kind"] == Kind.CALL_ENTER)
+    yield from _call_numbers(lane, enters)
+    # An enter directly inside of a call: the one before it never returned.
+    before = np.where(enters > 0, enters - 1, 0)
+    nested = (
+        ~lane.starts[enters] & (enter[before] >= 0) & (records["kind"][before] != Kind.CALL_EXIT)
+    )
+    yield from lane.problems(
+        enters[nested], "log", "A call begins while another one has not ended."
+    )
+    unmatched = np.flatnonzero((records["kind"] == Kind.CALL_EXIT) & (enter < 0))
+    yield from lane.problems(unmatched, "log", "A call returns that has not begun.")
+
+
+def _call_numbers(lane: _Lane, enters: Indices) -> Iterator[Problem]:
+    records = lane.records
+    threads, numbers = records["thread"][enters], records["call_seq"][enters].astype(np.int64)
+    expected = np.ones(len(enters), dtype=np.int64)
+    expected[1:] = np.where(threads[1:] == threads[:-1], numbers[:-1] + 1, 1)
+    text = "A call whose number does not follow on the one before."
+    yield from lane.problems(enters[numbers != expected], "log", text)
+
+
+def _results(lane: _Lane) -> Iterator[Problem]:
+    records, exits = lane.records, lane.exits
+    enters = lane.enter[exits]
+    result, size = signed(records["new"][exits]), signed(records["old"][enters])
+    call = records["call"][exits]
+    exact = (call == Call.RECV) | (call == Call.SEND)
+    partial = (call == Call.READ) | (call == Call.WRITE)
+    plain = np.isin(call, (Call.WAIT, Call.SERVER_INIT, Call.CLIENT_INIT))
+    right = result >= 0
+    right = np.where(exact, (result == -1) | (result == 0) | (result == size), right)
+    right = np.where(partial, (result >= -1) & (result <= size), right)
+    right = np.where(plain, (result == -1) | (result == 0), right)
+    right |= _notify_failed(lane)[enters]
+    for place in exits[~right]:
+        text = (
+            f"{Call(records['call'][place]).name.lower()} of {records['old'][lane.enter[place]]} "
+            f"returns {signed(records['new'][place : place + 1])[0]}."
+        )
+        yield Problem(lane.role, int(place), "log", text)
+
+
+def _notify_failed(lane: _Lane) -> Mask:
+    """For each CALL_ENTER whether an event could not be sent: results then mean little (L2, L4)."""
+    failed = np.flatnonzero(
+        (lane.records["kind"] == Kind.NOTIFY) & (signed(lane.records["new"]) < 0)
+    )
+    return lane.sum_by_call(failed, np.ones(len(failed), dtype=np.int64)) > 0
+
+
+def _moved(lane: _Lane) -> Iterator[Problem]:
+    """What a transfer says it moved, what its index moved by and what was copied are one number."""
+    records, exits = lane.records, lane.exits
+    copies = np.flatnonzero(records["kind"] == Kind.COPY)
+    copied = lane.sum_by_call(copies, signed(records["new"][copies]))
+    stepped = lane.sum_by_call(*_steps(lane))
+    enters = lane.enter[exits]
+    result = signed(records["new"][exits])
+    transfer = np.isin(records["call"][exits], RECEIVING + SENDING) & ~_notify_failed(lane)[enters]
+    wrong = transfer & (result >= 0) & (result != stepped[enters])
+    for place in exits[wrong]:
+        moved = stepped[lane.enter[place]]
+        text = f"The call returns {records['new'][place]}, but its index moved by {moved}."
+        yield Problem(lane.role, int(place), "R2", text)
+    if len(copies):
+        # A compiler may have made the copies without calling memcpy: then there are none at all.
+        wrong = transfer & (copied[enters] != stepped[enters])
+        for place in exits[wrong]:
+            enter = lane.enter[place]
+            text = f"{copied[enter]} bytes were copied, but the index moved by {stepped[enter]}."
+            yield Problem(lane.role, int(place), "R2", text)
+
+
+def _steps(lane: _Lane) -> tuple[Indices, Numbers]:
+    """Where an own index was written in a call that moves it, and by how much."""
+    records = lane.records
+    writes = is_any(records["kind"], WRITES) & by_library(records)
+    wanted = np.zeros(len(records), dtype=np.bool_)
+    for role, own in (("server", lane.of_role("server")), ("client", lane.of_role("client"))):
+        for calls, cells in ((RECEIVING, READ_CELL), (SENDING, WRITE_CELL)):
+            wanted |= own & np.isin(records["call"], calls) & (records["offset"] == cells[role])
+    places = np.flatnonzero(writes & wanted)
+    amounts = (signed(records["new"][places]) - signed(records["old"][places])) % (1 << 32)
+    return places, amounts
+
+
+def _pending(lane: _Lane) -> Iterator[Problem]:
+    """In each thread and channel: wait, port, unmask of that port, or none of them."""
+    records = lane.records
+    kinds = (Kind.PENDING_ENTER, Kind.PENDING_EXIT, Kind.UNMASK, Kind.CALL_EXIT)
+    for before, after in _neighbours(lane, is_any(records["kind"], kinds)):
+        kind, following = records["kind"][before], records["kind"][after]
+        unread = (kind == Kind.PENDING_ENTER) != (following == Kind.PENDING_EXIT)
+        text = "A wait for an event and its end do not follow on each other."
+        yield from lane.problems(after[unread], "log", text)
+        port = signed(records["new"][before])
+        taken = (kind == Kind.PENDING_EXIT) & (port >= 0)
+        unmasked = (following == Kind.UNMASK) & (signed(records["old"][after]) == port)
+        text = "An event was taken and its port was not unmasked next."
+        yield from lane.problems(before[taken & ~unmasked], "R10", text)
+        inits = (Call.SERVER_INIT, Call.CLIENT_INIT)
+        unasked = (following == Kind.UNMASK) & ~taken & ~np.isin(records["call"][after], inits)
+        text = "A port was unmasked whose event was not taken."
+        yield from lane.problems(after[unasked], "R10", text)
+
+
+def _neighbours(lane: _Lane, wanted: Mask) -> Iterator[tuple[Indices, Indices]]:
+    """Each two records of a thread and channel that follow on each other among the wanted."""
+    places = np.flatnonzero(wanted & by_library(lane.records))
+    # The records are ordered by thread already; a stable sort keeps program order.
+    keys = lane.records["thread"][places].astype(np.int64) << 16
+    keys |= lane.records["channel"][places]
+    order = np.argsort(keys, kind="stable")
+    places, keys = places[order], keys[order]
+    together = keys[1:] == keys[:-1]
+    if together.any():
+        yield places[:-1][together], places[1:][together]
+
+
+def _cleared(lane: _Lane) -> Mask:
+    """Test-and-clears that found a bit: an event is due."""
+    records = lane.records
+    found = np.zeros(len(records), dtype=np.bool_)
+    tests = is_any(records["kind"], TESTS)
+    for role, own in (("server", lane.of_role("server")), ("client", lane.of_role("client"))):
+        found |= own & tests & (records["offset"] == TESTED_CELL[role])
+    found &= (records["old"] & ~records["new"] & NOTIFY_BITS) != 0
+    return found
+
+
+def _events(lane: _Lane) -> Iterator[Problem]:
+    records = lane.records
+    cleared = _cleared(lane)
+    wanted = cleared | is_any(records["kind"], (Kind.NOTIFY, Kind.CALL_EXIT, Kind.CALL_ENTER))
+    for before, after in _neighbours(lane, wanted):
+        due, sent = cleared[before], records["kind"][after] == Kind.NOTIFY
+        text = "A notify bit was cleared and no event sent."
+        yield from lane.problems(before[due & ~sent], "R4", text)
+        asked = due | np.isin(records["call"][after], MAY_NOTIFY_UNASKED)
+        text = "An event was sent for which no notify bit was cleared."
+        yield from lane.problems(after[sent & ~asked], "R4", text)
+
+
+def _closes(lane: _Lane) -> Iterator[Problem]:
+    records, exits = lane.records, lane.exits
+    stores = np.zeros(len(records), dtype=np.bool_)
+    for role, own in (("server", lane.of_role("server")), ("client", lane.of_role("client"))):
+        stores |= own & (records["offset"] == LIVE_CELL[role])
+    stores &= is_any(records["kind"], WRITES) & (records["new"] == 0)
+    events = np.flatnonzero(records["kind"] == Kind.NOTIFY)
+    sent = lane.sum_by_call(events, np.ones(len(events), dtype=np.int64))
+    places = np.flatnonzero(stores & (records["call"] == Call.CLOSE))
+    returned = np.isin(lane.enter[places], lane.enter[exits])
+    silent = places[returned & (sent[lane.enter[places]] == 0)]
+    yield from lane.problems(silent, "R8", "The live byte was cleared and no event sent.")
+
+
+def _faults(lane: _Lane) -> Iterator[Problem]:
+    records = lane.records
+    if not len(records):
+        return
+    faults = records["kind"] == Kind.FAULT
+    injected = (records["kind"] == Kind.NOTIFY) & ((records["flags"] & Flag.FAULT_INJECTED) != 0)
+    behind = np.zeros(len(records), dtype=np.bool_)
+    behind[1:] = faults[:-1] & ~lane.starts[1:]
+    last = np.append(lane.starts[1:], True)
+    alone = np.flatnonzero(faults & ~last & ~np.append(injected[1:], False))
+    yield from lane.problems(alone, "log", "A fault that hit nothing.")
+    text = "The effect of a record was dropped, and no fault says so."
+    yield from lane.problems(np.flatnonzero(injected & ~behind), "log", text)
+
+
+def _payloads(lane: _Lane) -> Iterator[Problem]:
+    records = lane.records
+    for place in np.flatnonzero((records["kind"] == Kind.PAYLOAD) & (records["operand"] != 0)):
+        text = (
+            f"{records['new'][place]} bytes were read that are not those which were written; "
+            f"they begin as position {records['old'][place]} of the stream."
+        )
+        yield Problem(lane.role, int(place), "R2", text)
