@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from vchan_testbed import __version__
+from vchan_testbed.commands.judged import judge, show
 from vchan_testbed.errors import ExitStatus, TestbedError
 from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.hosts.loopback import LoopbackHost
@@ -97,8 +98,6 @@ def perform(options: Options, progress: Progress) -> int:
         directory.update(state="complete")
         if not options.validate:
             return ExitStatus.EXPECTED
-        from vchan_testbed.commands.judged import judge, show
-
         verdict = judge(directory, progress)
     except TestbedError as error:
         directory.update(error=error.message)

@@ -1,0 +1,88 @@
+"""The whole command on the loopback host: run, judge, report, exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from vchan_testbed.cli import main
+from vchan_testbed.errors import ExitStatus
+from vchan_testbed.guests.experiment import default_path
+
+PACKETS = default_path().with_name("packets.yaml")
+DROPPED = default_path().with_name("dropped-event.yaml")
+MUTUAL = default_path().with_name("mutual-writes.yaml")
+
+
+def run(out: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
+    """Exit status, what was said, and the verdict."""
+    command = ["run", *arguments, "--host", "loopback", "--out", str(out), "--seed", "1"]
+    ran = CliRunner().invoke(main, command)
+    assert "Traceback" not in ran.output
+    assert (out / "verdict.json").exists(), ran.output
+    verdict: dict[str, Any] = json.loads((out / "verdict.json").read_text())
+    assert verdict["exit_status"] == ran.exit_code
+    assert "no Xen was involved" in ran.output
+    assert verdict["host"]["xen_version"] is None
+    assert verdict["domain_type"] == "none"
+    for name in ("report.html", "junit.xml"):
+        assert (out / name).stat().st_size > 0
+    assert json.loads((out / "run.json").read_text())["state"] == "complete"
+    return ran.exit_code, ran.output, verdict
+
+
+def without_expectation(path: Path, folder: Path, changed: str = "") -> str:
+    """A copy of an experiment whose last line, `expect:`, is another one."""
+    text, before, _ = path.read_text().rpartition("expect:")
+    assert before
+    (folder / "changed.yaml").write_text(text + changed)
+    return str(folder / "changed.yaml")
+
+
+def test_the_default_experiment_is_accepted_and_makes_progress(tmp_path: Path) -> None:
+    status, said, verdict = run(tmp_path / "run")
+    assert status == ExitStatus.EXPECTED, said
+    assert "ACCEPTED and PROGRESS, as expected" in said
+    assert (verdict["conformance"], verdict["progress"]) == ("ACCEPTED", "PROGRESS")
+    assert verdict["expected"] is True
+    assert verdict["first_unexplained"] is None
+    assert verdict["records"] > 1000
+    assert verdict["coverage"]
+
+
+def test_a_dropped_event_is_a_violation_by_the_event_channel(tmp_path: Path) -> None:
+    expect = "expect: {progress: STALLED}\n"
+    status, said, verdict = run(
+        tmp_path / "run", without_expectation(DROPPED, tmp_path, changed=expect)
+    )
+    assert (verdict["conformance"], verdict["progress"]) == ("ACCEPTED", "VIOLATION")
+    assert verdict["fault_of"] == "event channel"
+    assert verdict["due_action"] == "r_wait"
+    assert verdict["expected"] is False
+    assert status == ExitStatus.UNEXPECTED
+    assert "but ACCEPTED and STALLED was expected" in said
+    assert "Fault of: event channel" in said
+
+
+def test_writing_past_each_other_is_stalled(tmp_path: Path) -> None:
+    status, said, verdict = run(tmp_path / "run", str(MUTUAL))
+    assert status == ExitStatus.EXPECTED, said
+    assert (verdict["conformance"], verdict["progress"]) == ("ACCEPTED", "STALLED")
+
+
+def test_what_the_spec_cannot_express_is_undecided(tmp_path: Path) -> None:
+    status, said, verdict = run(tmp_path / "run", without_expectation(PACKETS, tmp_path))
+    assert status == ExitStatus.UNDECIDED
+    assert "needs the spec of the library" in said
+    assert (verdict["conformance"], verdict["progress"]) == ("UNDECIDED", "INCONCLUSIVE")
+    assert verdict["expected"] is False
+
+
+@pytest.mark.parametrize("name", ["duplex", "packets"])
+def test_undecided_is_fine_where_it_is_expected(name: str, tmp_path: Path) -> None:
+    status, said, _ = run(tmp_path / "run", str(PACKETS.with_name(f"{name}.yaml")))
+    assert status == ExitStatus.EXPECTED, said
