@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -30,14 +34,29 @@ Exit status:
 """
 
 
+@contextmanager
+def terminable() -> Iterator[None]:
+    """A polite request to end (SIGTERM) gives back what was taken, as Ctrl-C does."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Commands(click.Group):
     """A group that turns errors into a message and an exit status, and never into a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand. What the test bed raises is caught here and nowhere else."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            with terminable():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
         except TestbedError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(int(error.exit_status))

@@ -146,15 +146,20 @@ client:
 """
 
 
-def test_ctrl_c_ends_it_with_one_line_and_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 128 + signal.SIGTERM)]
+)
+def test_asked_to_end_it_keeps_what_it_has_and_leaves_no_process(
+    number: signal.Signals, status: int, tmp_path: Path
+) -> None:
     (tmp_path / "idle.yaml").write_text(IDLE)
     process = start(tmp_path, "run", "idle.yaml", "--host", "loopback", "--out", "out")
     assert process.stderr is not None
     said = read_until(process.stderr, "Run the workload")
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, rest = process.communicate(timeout=SECONDS_MAX)
-    assert process.returncode == INTERRUPTED
-    assert "Interrupted." in rest
+    assert process.returncode == status
+    assert ("Interrupted." in rest) == (number == signal.SIGINT)
     assert "Traceback" not in said + rest
     assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "incomplete"
     assert (tmp_path / "out" / "traces" / "server.vtrace").exists()
