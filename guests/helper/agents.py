@@ -65,6 +65,7 @@ class Agents:
     def __init__(self, out: Out) -> None:
         self._out = out
         self._links: dict[int, _Link] = {}
+        self._reaching: set[asyncio.Future[socket.socket]] = set()
         self._dom0_consoles: dict[str, Console] = {}
 
     async def open_guest(
@@ -72,7 +73,12 @@ class Agents:
     ) -> None:
         """Reach an agent in a guest. Raises TestbedError, with the guest's last lines."""
         self._check_free(tag)
-        connection = await _reach(domain, interface, seconds_max)
+        reaching = asyncio.ensure_future(_reach(domain, interface, seconds_max))
+        self._reaching.add(reaching)
+        try:
+            connection = await reaching
+        finally:
+            self._reaching.discard(reaching)
         reader, writer = await asyncio.open_connection(sock=connection)
         self._add(tag, _Link(domain.domid, reader, writer))
 
@@ -128,6 +134,8 @@ class Agents:
 
     async def close(self) -> None:
         """Hang up on all, and wait until those in dom0 have ended."""
+        for reaching in self._reaching:
+            reaching.cancel()
         for link in self._links.values():
             link.hang_up()
         pumps = [link.pump for link in self._links.values() if link.pump is not None]

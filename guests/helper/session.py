@@ -13,7 +13,7 @@ import secrets
 import struct
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ RANDOM_DEVICE = Path("/dev/random")
 RNDADDENTROPY = 0x40085203
 RNDRESEEDCRNG = 0x5207
 
+Task = asyncio.Task[None]
+
 
 class Helper:
     """The helper of one port. `lasting`: the port outlives its clients, on a machine of our own."""
@@ -44,7 +46,7 @@ class Helper:
         self._over = asyncio.Event()
         self._session = 0
         self._decoder = SessionDecoder()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[Task] = set()
         self._port = Port(read_fd, write_fd, on_data=self._hear, on_hang_up=self._hung_up)
         self._token = secrets.token_hex(3)
         self._files = Files()
@@ -70,7 +72,7 @@ class Helper:
         """Until the client says quit, or hangs up for good. Everything is given back then."""
         await self._over.wait()
         try:
-            await self._end_session()
+            await self._end_session(frozenset(self._tasks))
             await self._domains.close()
         finally:
             self._files.close()
@@ -100,7 +102,7 @@ class Helper:
         if not self._lasting:
             self._over.set()
         elif self._session:
-            self._start(self._end_session(), 0)
+            self._start(self._end_session(frozenset(self._tasks)))
 
     def _begin_session(self) -> None:
         """Nothing that was meant for the last client may reach the new one."""
@@ -115,12 +117,13 @@ class Helper:
         elif frame.kind is Kind.MESSAGE:
             message = frame.message()
             if message["type"] == "hello":
-                self._start(self._hello(self._session, message), self._session)
+                older = frozenset(self._tasks)
+                self._start(self._hello(self._session, message, older))
             elif message["type"] == "quit":
                 self._answer(self._session, message, {"type": "bye"})
                 self._over.set()
             else:
-                self._start(self._serve(self._session, message), self._session)
+                self._start(self._serve(self._session, message))
 
     def _take(self, frame: Frame) -> None:
         try:
@@ -129,14 +132,14 @@ class Helper:
             # Its put_end is answered with an error: the hash cannot be right.
             self._note(f"a piece of a file was lost: {error}")
 
-    def _start(self, work: Any, session: int) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"session {session}")
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _hello(self, session: int, message: Message) -> None:
+    async def _hello(self, session: int, message: Message, older: frozenset[Task]) -> None:
         """The answer opens this direction of the session too."""
-        await self._end_session()
+        await self._end_session(older)
         answer = await self._answer_to(self._welcome, message)
         if session == self._session:
             begun = {"id": message.get("id"), "token": message.get("token")}
@@ -181,13 +184,15 @@ class Helper:
         if session == self._session:
             self._port.write(encode(message_frame({**answer, "id": message.get("id")})))
 
-    async def _end_session(self) -> None:
-        """Agents and uploads go; requests that still run are waited for, their answers dropped."""
+    async def _end_session(self, older: frozenset[Task]) -> None:
+        """Agents and uploads go; requests that still run are waited for, their answers dropped.
+
+        `older` are the tasks that were there when this was due. Were they looked up in here, the
+        end of one session and the hello of the next, due at once, would wait for each other.
+        """
         agents, self._agents = self._agents, Agents(self._port)
         self._files.drop_upload()
         await agents.close()
-        running = asyncio.current_task()
-        older = [task for task in self._tasks if task is not running]
         await asyncio.gather(*older, return_exceptions=True)
 
     async def _unknown(self, message: Message) -> Message:
