@@ -39,44 +39,47 @@ class Size:
 
 
 def cuts_of(
-    sender: LaneSteps, receiver: LaneSteps, order: RunningOrder, size: Size = Size()
+    sender: LaneSteps, receiver: LaneSteps, order: RunningOrder, end: Cut, size: Size
 ) -> list[Cut]:
-    """Closed cuts from (0, 0) to the lanes' ends, about `size` apart."""
+    """Closed cuts from (0, 0) to `end`, about `size` apart."""
     ports = _Ports(sender, receiver)
-    cuts, end = [(0, 0)], (len(sender), len(receiver))
-    while True:
-        target = _target(cuts[-1], end, sender, size)
-        if target is None:
-            return [*cuts, end] if cuts[-1] != end else cuts
-        best = min(_closed(target, order, end, size.steps), key=ports.hazards, default=end)
-        if best == end:
-            return [*cuts, end]
+    cuts: list[Cut] = [(0, 0)]
+    while (target := _target(cuts[-1], end, sender, size)) is not None:
+        found = _closed(cuts[-1], target, order, end, size.steps)
+        best = min(found, key=ports.hazards, default=end)
+        if best == end or best[0] > end[0] or best[1] > end[1]:
+            break
         cuts.append(best)
+    return [*cuts, end] if cuts[-1] != end else cuts
 
 
-def _target(start: Cut, end: Cut, sender: LaneSteps, size: Size) -> int | None:
-    """The sender's step near which the piece from `start` should end; None: it goes to the end."""
-    left = end[0] - start[0] + end[1] - start[1]
+def _target(start: Cut, end: Cut, sender: LaneSteps, size: Size) -> Cut | None:
+    """Where the piece from `start` should end, in the longer lane; None: it goes to the end."""
+    left = (end[0] - start[0], end[1] - start[1])
     first = int(sender.indices[start[0] - 1]) if start[0] else 0
-    last = int(sender.indices[-1]) if len(sender) else 0
-    by_bytes = int(np.searchsorted(sender.indices, first + size.bytes))
-    if left <= size.steps * 3 // 2 and last - first <= size.bytes:
+    last = int(sender.indices[end[0] - 1]) if end[0] else 0
+    if sum(left) <= size.steps * 3 // 2 and last - first <= size.bytes:
         return None
-    share = (end[0] - start[0]) / max(left, 1)
-    by_steps = start[0] + max(1, int(size.steps * share))
-    return min(by_steps, max(by_bytes, start[0] + 1), end[0])
+    by_bytes = max(int(np.searchsorted(sender.indices, first + size.bytes)), start[0] + 1)
+    share = max(left) * size.steps // sum(left)
+    if left[0] >= left[1] or last - first > size.bytes:
+        return min(start[0] + max(share, 1), by_bytes, end[0]), 0
+    return 0, min(start[1] + max(share, 1), end[1])
 
 
-def _closed(target: int, order: RunningOrder, end: Cut, steps: int) -> Iterator[Cut]:
-    """Different closed cuts from the target on."""
-    seen: set[Cut] = set()
-    at = target
-    while len(seen) < CANDIDATES and at <= end[0] and at - target < max(steps // 4, 1):
-        cut = order.closed(at, 0)
-        if cut not in seen:
-            seen.add(cut)
+def _closed(start: Cut, target: Cut, order: RunningOrder, end: Cut, steps: int) -> Iterator[Cut]:
+    """Different closed cuts behind `start`, from the target on."""
+    lane = 0 if target[0] else 1
+    at, latest = target[lane], min(end[lane], target[lane] + max(steps // 4, 1))
+    last: Cut | None = None
+    for _ in range(CANDIDATES):
+        if at > latest:
+            return
+        least = order.closed(at, 0) if lane == 0 else order.closed(0, at)
+        cut = (max(least[0], start[0]), max(least[1], start[1]))
+        if cut != last:
             yield cut
-        at = max(at, cut[0]) + 1
+        last, at = cut, max(at, cut[lane]) + 1
 
 
 class _Ports:

@@ -169,6 +169,8 @@ class _Projector:
         else:
             rule = self._choose(rules, row)
             self._apply(rule, row, cell, old, new, op)
+            if not rule.do and call == self.table.transfer:
+                self.stutters += 1
         if kind == Kind.CALL_EXIT and call == Call.SERVER_INIT and new == 0:
             self._check_page(row)
         if kind in EVENTS and call in TRANSFERS:
@@ -223,7 +225,6 @@ class _Projector:
         if rule.must is not None:
             self._must(rule, row, cell, old, new)
         if not rule.do:
-            self.stutters += 1
             if cell:
                 self.page[cell] = (new, row)
             return

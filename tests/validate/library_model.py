@@ -447,7 +447,7 @@ class Process:
         self.log(Kind.SHARE_PAGE, 8, 1, offset=Cell.SRV_LIVE)
         for cell in Cell:
             self.store(cell, 0, Kind.BULK)
-        self.log(Kind.BULK, 0, 0, offset=24, operand=4096 - 24)
+        self.log(Kind.BULK, 0, 0, offset=24, width=8, op=Op.MOV, operand=4096 - 24)
         self.store(Cell.LEFT_ORDER, self.scenario.left_order)
         self.store(Cell.RIGHT_ORDER, self.scenario.right_order)
         self.store(Cell.CLI_LIVE, 2)
@@ -517,6 +517,9 @@ class Process:
                     pass
             elif (yield from self.perform(name, *arguments)) < 0:
                 break
+        if self.mapped:
+            # As the agent does it: the channel is closed however the operations ended.
+            yield from self.perform("close")
         self.finished = True
 
     def perform(self, name: str, *arguments: int) -> Accesses:

@@ -1,0 +1,130 @@
+"""What there is to judge: two traces, their lanes in both directions, and where to cut them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vchan_testbed.errors import InputError, TestbedError
+from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.reader import Trace, read_trace
+from vchan_testbed.validate.cuts import Cut, Size, cuts_of
+from vchan_testbed.validate.direction import DirectionLanes, direction_lanes
+from vchan_testbed.validate.endings import Ending, ending_of
+from vchan_testbed.validate.evidence import ROLES, Evidence
+from vchan_testbed.validate.order import Order, order_of
+from vchan_testbed.validate.table import DIRECTIONS, TABLE, RecordTable, load_table
+
+SPEC_FILES = ("Vchan.tla", "Stream.tla", "Intervals.tla", "vchan.actions.yaml")
+FORMAT = 1
+BEYOND_A_CYCLE = 500
+"""Steps of each lane that are still followed behind a contradiction among values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One direction, ready to be followed."""
+
+    lanes: DirectionLanes
+    order: Order
+    cycle: tuple[int, int] | None
+    cuts: tuple[Cut, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Two traces and what is known of their run."""
+
+    traces: Mapping[Role, Trace]
+    endings: Mapping[Role, Ending]
+    evidence: Evidence
+    directions: tuple[Prepared, ...]
+    table: RecordTable
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_run(run: Path) -> tuple[dict[Role, Path], dict[str, Any]]:
+    """The traces of a run directory and what its run.json holds.
+
+    Raises InputError when it is no run directory, TestbedError when a trace is not there.
+    """
+    try:
+        facts = json.loads((run / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{run} is not a run directory: {error}",
+            next_step="Name the folder that `vchan-testbed run` wrote, or its two traces.",
+        ) from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise InputError(
+            f"{run / 'run.json'} has another format than {FORMAT}.",
+            next_step="Judge this run with the version of vchan-testbed that made it.",
+        )
+    paths: dict[Role, Path] = {role: run / "traces" / f"{role}.vtrace" for role in ROLES}
+    for role, path in paths.items():
+        if not path.is_file():
+            raise TestbedError(
+                f"The run {run} has no trace of the {role}.",
+                next_step="See its console folder for what went wrong, and run again.",
+            )
+    return paths, facts
+
+
+def prepare(
+    server: Path, client: Path, facts: Mapping[str, Any] | None, size: Size | None = None
+) -> Case:
+    """Read two traces and lay out their lanes.
+
+    Raises InputError for what is no trace or no pair, TraceDamaged for a damaged one.
+    """
+    traces: dict[Role, Trace] = {}
+    for path in (server, client):
+        trace = read_trace(path)
+        if trace.header.role in traces:
+            raise InputError(
+                f"{server} and {client} are both traces of the {trace.header.role}.",
+                next_step="Name the two traces of one run: one of the server, one of the client.",
+            )
+        traces[trace.header.role] = trace
+    evidence = Evidence(facts or {})
+    endings = {role: ending_of(trace, evidence) for role, trace in traces.items()}
+    table = load_table()
+    directions = tuple(
+        _prepared(direction_lanes(table, direction, traces, endings, evidence), size or Size())
+        for direction in DIRECTIONS
+    )
+    return Case(traces, endings, evidence, directions, table, _pairing(traces))
+
+
+def spec_hash() -> str:
+    """SHA-256 of the spec's text, its action map and the table of records."""
+    digest = hashlib.sha256()
+    for name in SPEC_FILES:
+        digest.update((TABLE.parent / name).read_bytes())
+    digest.update(TABLE.read_bytes())
+    return digest.hexdigest()
+
+
+def _prepared(lanes: DirectionLanes, size: Size) -> Prepared:
+    order = order_of(lanes.sender, lanes.receiver, lanes.params)
+    cycle = order.cycle()
+    end = (len(lanes.sender), len(lanes.receiver))
+    if cycle:
+        # Nobody gets past it, and there is no closed cut behind it.
+        end = (min(end[0], cycle[0] + BEYOND_A_CYCLE), min(end[1], cycle[1] + BEYOND_A_CYCLE))
+    cuts = cuts_of(lanes.sender, lanes.receiver, order.running(), end, size)
+    return Prepared(lanes, order, cycle, tuple(cuts))
+
+
+def _pairing(traces: Mapping[Role, Trace]) -> tuple[str, ...]:
+    server, client = traces["server"].header, traces["client"].header
+    if server.run_id != client.run_id:
+        raise InputError(
+            "The two traces are of different runs.",
+            next_step="Name the two traces of one run, or its run directory.",
+        )
+    return tuple(f"{role}: {note}" for role in ROLES for note in traces[role].notes)
