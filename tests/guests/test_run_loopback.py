@@ -29,6 +29,7 @@ from vchan_testbed.guests.runner import PAIRS_ANEW_MAX, run_experiment
 from vchan_testbed.progress import Quiet
 from vchan_testbed.rundir import RunDirectory, create_run
 from vchan_testbed.tracer import layout
+from vchan_testbed.tracer.checks import check_pair
 from vchan_testbed.tracer.reader import Trace, read_trace
 
 NOTHING = {"grants": 0, "ports": 0, "keys": 0, "handles": 0, "processes": 0}
@@ -81,6 +82,7 @@ def test_an_experiment_ends_and_both_traces_are_whole(
     assert (server.ending, client.ending) == ("complete", "complete")
     assert (server.dropped, client.dropped) == (0, 0)
     assert server.header.run_id == client.header.run_id == bytes.fromhex("ab" * 16)
+    assert check_pair(server, client) == []
     assert before == NOTHING
     assert host.counts() == NOTHING
 
