@@ -17,7 +17,6 @@ from vchan_testbed.commands.doctor import doctor
 from vchan_testbed.commands.image import image
 from vchan_testbed.commands.run import run
 from vchan_testbed.commands.validate import validate
-from vchan_testbed.commands.validate import validate
 from vchan_testbed.errors import TestbedError
 
 INTERRUPTED = 130
@@ -84,7 +83,6 @@ def main() -> None:
 
 
 main.add_command(run)
-main.add_command(validate)
 main.add_command(validate)
 main.add_command(image)
 main.add_command(doctor)
