@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vchan_testbed.cache import cached, key_of
+from vchan_testbed.cache import cache_dir, cached, key_of
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.guests.hosts.machine import KVM, QEMU, TCG, Accelerator, Machine, Qemu, Watchdog
 from vchan_testbed.progress import Progress
@@ -25,6 +25,7 @@ PROBE_SILENCE_SECONDS_MAX = 20.0
 PROBE_SECONDS_MAX = 90.0
 _DEVICE = Path("/dev/kvm")
 _NO_KEY = "A" * 68
+_ANSWER = "answer.json"
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,16 @@ def choose(machine: Machine, progress: Progress) -> Choice:
         return Choice(TCG, f"{_DEVICE} cannot be opened")
 
     def probe(target: Path) -> None:
-        with progress.step("trying whether Xen boots under KVM"):
-            (target / "answer.json").write_text(json.dumps(_boot_under_kvm(machine)))
+        with progress.step("try whether Xen boots under KVM"):
+            (target / _ANSWER).write_text(json.dumps(_boot_under_kvm(machine)))
 
-    answer = json.loads((cached("kvm", _key(machine), probe) / "answer.json").read_text())
-    return Choice(KVM if answer["works"] else TCG, answer["reason"])
+    return _read(cached("kvm", _key(), probe))
+
+
+def kept_answer() -> Choice | None:
+    """What an earlier `choose` found out on this machine; None if none did."""
+    place = cache_dir() / "kvm" / _key()
+    return _read(place) if place.is_dir() else None
 
 
 def qemu_version() -> str:
@@ -77,13 +83,13 @@ def cpu_of_machine() -> str:
     return "\n".join(wanted)
 
 
-def _key(machine: Machine) -> str:
-    return key_of(
-        qemu_version(),
-        cpu_of_machine(),
-        platform.release(),
-        json.dumps(machine.images.versions, sort_keys=True),
-    )
+def _key() -> str:
+    return key_of(qemu_version(), cpu_of_machine(), platform.release())
+
+
+def _read(place: Path) -> Choice:
+    answer = json.loads((place / _ANSWER).read_text())
+    return Choice(KVM if answer["works"] else TCG, answer["reason"])
 
 
 def _boot_under_kvm(machine: Machine) -> dict[str, bool | str]:
@@ -96,5 +102,6 @@ def _boot_under_kvm(machine: Machine) -> dict[str, bool | str]:
                 qemu.wait_for_data(shell, Watchdog(PROBE_SILENCE_SECONDS_MAX, PROBE_SECONDS_MAX))
                 shell.close()
         except TestbedError as error:
-            return {"works": False, "reason": f"Xen does not boot under KVM: {error.message}"}
+            said = error.message.splitlines()[0]
+            return {"works": False, "reason": f"Xen does not boot under KVM: {said}"}
     return {"works": True, "reason": "Xen boots under KVM"}

@@ -27,9 +27,12 @@ from vchan_testbed.guests.hosts.machine import (
     Machine,
 )
 from vchan_testbed.guests.hosts.protocol import AgentLink
+from vchan_testbed.guests.hosts.qemu_doctor import doctor_findings
 from vchan_testbed.guests.hosts.startup import Running, Starter
 from vchan_testbed.guests.images import Images, build
 from vchan_testbed.progress import Progress
+
+__all__ = ["QemuHost", "SshAccess", "doctor_findings"]
 
 CONSOLES_KEPT_MAX = 10
 

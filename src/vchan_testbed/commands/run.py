@@ -13,8 +13,7 @@ from vchan_testbed import __version__
 from vchan_testbed.commands.judged import judge, show
 from vchan_testbed.errors import ExitStatus, TestbedError
 from vchan_testbed.guests.experiment import Experiment, load_experiment
-from vchan_testbed.guests.hosts.loopback import LoopbackHost
-from vchan_testbed.guests.hosts.protocol import Host
+from vchan_testbed.guests.hosts.table import open_host
 from vchan_testbed.guests.runner import run_experiment
 from vchan_testbed.progress import Progress, for_terminal
 from vchan_testbed.rundir import RunDirectory, create_run
@@ -116,20 +115,11 @@ def collect(
     progress: Progress,
 ) -> None:
     """Open the host and run the experiment on it."""
-    with host_named(options.host, progress) as host:
+    with open_host(options.host, experiment, progress) as host:
         directory.update(host=host.facts())
         if host.kind == "loopback":
             progress.note("Loopback host: no Xen is involved.")
         run_experiment(host, experiment, directory, seed, progress)
-
-
-def host_named(name: str, progress: Progress) -> Host:
-    """The host that --host names, not opened yet."""
-    if name == "loopback":
-        return LoopbackHost()
-    from vchan_testbed.guests.hosts.table import open_host
-
-    return open_host(name, progress)
 
 
 def with_domain_type(experiment: Experiment, kind: str) -> Experiment:
