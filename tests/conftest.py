@@ -1,4 +1,4 @@
-"""Fixtures for tests on the loopback host: a host, and processes in its domains.
+"""Fixtures for tests on the loopback host: a host, processes in its domains, traced ends.
 
 Tests take the types from here for checking only: `if TYPE_CHECKING: from conftest import Remote`.
 """
@@ -15,12 +15,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vchan_testbed.guests.loopback import LoopbackWorld
+from vchan_testbed.tracer.reader import Trace, read_trace
 
 PROCESSES = Path(__file__).parent / "processes"
 SECONDS_MAX = 30.0
@@ -189,6 +191,51 @@ def domains(loopback_domains: Domains) -> Iterator[Domains]:
         loopback_domains.end()
         raise
     loopback_domains.give_back()
+
+
+@dataclass
+class TracedPair:
+    """A server's process in domain 1 and a client's in 2, and where their traces go."""
+
+    server: Remote
+    client: Remote
+    folder: Path
+
+    def trace(self, **options: Any) -> None:
+        """Begin both traces. Options are the Tracer's; "server" and "client" hold those for one."""
+        for role, remote in (("server", self.server), ("client", self.client)):
+            own = {k: v for k, v in options.items() if k not in ("server", "client")}
+            own |= options.get(role, {})
+            remote("trace", str(self.path(role)), role, json.dumps(own))
+
+    def connect(
+        self, left_bytes: int = 4096, right_bytes: int = 4096, blocking: bool = True
+    ) -> None:
+        """Make the channel, the server first."""
+        self.server("server", 2, "data/vchan", left_bytes, right_bytes, blocking)
+        self.client("client", 1, "/local/domain/1/data/vchan", blocking)
+
+    def path(self, role: str) -> Path:
+        """The trace file of a role."""
+        return self.folder / f"{role}.vtrace"
+
+    def read(self) -> tuple[Trace, Trace]:
+        """The server's trace and the client's as they are now."""
+        return read_trace(self.path("server")), read_trace(self.path("client"))
+
+    def end(self) -> tuple[Trace, Trace]:
+        """Close the channel, the client first, end the traces and read them."""
+        for call in ("close", "end_trace"):
+            self.client(call)
+            self.server(call)
+        return self.read()
+
+
+@pytest.fixture
+def traced(domains: Domains, tmp_path: Path) -> TracedPair:
+    """Two processes that can trace themselves, not connected yet."""
+    server, client = (domains.process("traced_end.py", domid) for domid in (1, 2))
+    return TracedPair(server, client, tmp_path)
 
 
 def assert_no_leaks(world: LoopbackWorld, before: dict[str, int]) -> None:
