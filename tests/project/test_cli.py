@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from vchan_testbed.cli import BROKEN_PIPE, INTERRUPTED, main
 from vchan_testbed.errors import ExitStatus
+from vchan_testbed.guests.hosts.findings import Finding
 
 PROGRAM = "from vchan_testbed.cli import main; main(prog_name='vchan-testbed')"
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -76,11 +77,37 @@ def test_a_broken_experiment_file_is_one_message_with_file_and_line(tmp_path: Pa
         ("run", "--seed", "-1"),
         ("run", "--domain-type", "hvm"),
         ("run", "--no-such-option"),
+        ("run", "--host", "nowhere"),
         ("dance",),
     ],
 )
-def test_bad_arguments_are_usage_errors(arguments: tuple[str, ...]) -> None:
+def test_bad_arguments_are_usage_errors_before_anything_is_made(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert fails(vchan_testbed(*arguments), ExitStatus.USAGE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_says_what_is_there_and_how_to_get_what_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "vchan_testbed.guests.hosts.qemu_doctor.doctor_findings",
+        lambda: [Finding("QEMU", False, "not installed", "sudo apt-get install qemu")],
+    )
+    monkeypatch.setattr(
+        "vchan_testbed.guests.hosts.local.doctor_findings", lambda: [Finding("dom0", False, "no")]
+    )
+    ran = vchan_testbed("doctor")
+    assert ran.exit_code == ExitStatus.TESTBED_FAILED
+    assert "ok      libxenvchan: libxenvchan.so." in ran.output
+    assert "missing QEMU: not installed\n          Next: sudo apt-get install qemu" in ran.output
+    monkeypatch.setattr(
+        "vchan_testbed.guests.hosts.qemu_doctor.doctor_findings",
+        lambda: [Finding("QEMU", True, "there")],
+    )
+    assert vchan_testbed("doctor").exit_code == ExitStatus.EXPECTED
 
 
 def test_a_folder_with_something_in_it_is_not_written_over(tmp_path: Path) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 
 import click
 
 from vchan_testbed.bindings.library import LibraryMissing, installed_soname, load_extension
 from vchan_testbed.cache import cache_dir
 from vchan_testbed.errors import ExitStatus, TestbedError
+from vchan_testbed.guests.hosts import local, qemu_doctor
 from vchan_testbed.guests.hosts.findings import Finding
-
-HOSTS = ("local", "qemu")
-"""The modules of guests.hosts that look for themselves: doctor_findings() -> list[Finding]."""
 
 
 @click.command()
@@ -31,13 +27,10 @@ def doctor(context: click.Context) -> None:
         [libraries(), binding(), compiler()],
     )
     show("Judging a trace", [java(), cache()])
-    usable = False
-    for host in HOSTS:
-        module = importlib.import_module(f"vchan_testbed.guests.hosts.{host}")
-        look: Callable[[], list[Finding]] = module.doctor_findings
-        findings = look()
+    hosts = {"qemu": qemu_doctor.doctor_findings(), "local": local.doctor_findings()}
+    for host, findings in hosts.items():
         show(f"Real Xen: --host {host}", findings)
-        usable = usable or all(finding.ok for finding in findings)
+    usable = any(all(finding.ok for finding in findings) for findings in hosts.values())
     context.exit(ExitStatus.EXPECTED if usable else ExitStatus.TESTBED_FAILED)
 
 

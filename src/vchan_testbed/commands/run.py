@@ -16,7 +16,7 @@ from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.hosts.table import open_host
 from vchan_testbed.guests.runner import run_experiment
 from vchan_testbed.progress import Progress, for_terminal
-from vchan_testbed.rundir import RunDirectory, create_run
+from vchan_testbed.rundir import create_run
 from vchan_testbed.validate.report import write_failure
 
 HOSTS_HELP = (
@@ -79,6 +79,7 @@ def perform(options: Options, progress: Progress) -> int:
     experiment = load_experiment(options.experiment)
     if options.domain_type:
         experiment = with_domain_type(experiment, options.domain_type)
+    host = open_host(options.host, experiment, progress)
     seed = secrets.randbits(31) if options.seed is None else options.seed
     directory = create_run(
         options.out,
@@ -86,14 +87,18 @@ def perform(options: Options, progress: Progress) -> int:
         run_id=secrets.token_hex(16),
         seed=seed,
         experiment=experiment.to_dict(),
-        host={"kind": options.host, "xen_version": None},
+        host={"kind": host.kind, "xen_version": None},
         versions={"vchan_testbed": __version__},
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         messages=[],
     )
     progress.note(f"Run directory: {directory.path}")
     try:
-        collect(options, experiment, directory, seed, progress)
+        with host:
+            directory.update(host=host.facts())
+            if host.kind == "loopback":
+                progress.note("Loopback host: no Xen is involved.")
+            run_experiment(host, experiment, directory, seed, progress)
         directory.update(state="complete")
         if not options.validate:
             return ExitStatus.EXPECTED
@@ -105,21 +110,6 @@ def perform(options: Options, progress: Progress) -> int:
         raise
     show(verdict, directory)
     return verdict.exit_status
-
-
-def collect(
-    options: Options,
-    experiment: Experiment,
-    directory: RunDirectory,
-    seed: int,
-    progress: Progress,
-) -> None:
-    """Open the host and run the experiment on it."""
-    with open_host(options.host, experiment, progress) as host:
-        directory.update(host=host.facts())
-        if host.kind == "loopback":
-            progress.note("Loopback host: no Xen is involved.")
-        run_experiment(host, experiment, directory, seed, progress)
 
 
 def with_domain_type(experiment: Experiment, kind: str) -> Experiment:
