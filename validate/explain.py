@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from vchan_testbed.validate.verdict import Place, Verdict
@@ -19,7 +20,7 @@ _REJECTED = {
     "log": "The traces contradict themselves",
     "memory-order": "The values that were read contradict the order of the steps",
     "payload": "Bytes were lost, doubled or moved",
-    "record": "An access was recorded that the library does not make",
+    "record": "A record contradicts what the code of libxenvchan can do",
 }
 _PROGRESS = {
     "PROGRESS": "everything that was promised was done",
@@ -40,8 +41,7 @@ def headline(verdict: Verdict) -> str:
         conformance += f" ({', '.join(use.id for use in verdict.known)})"
     if verdict.conformance == "REJECTED":
         conformance = _REJECTED.get(verdict.kind, conformance)
-        if verdict.progress == "INCONCLUSIVE":
-            # What the spec promises after a step that it does not have: nobody asks.
+        if not _asks_for_progress(verdict):
             return f"{conformance}."
     if verdict.progress == "VIOLATION":
         return f"{conformance}, but {_violation(verdict)}."
@@ -88,7 +88,10 @@ def details(verdict: Verdict) -> list[str]:
     if verdict.reason:
         lines.append(f"Why: {_sentence(verdict.reason)}")
     if verdict.first_unexplained is not None:
-        lines.append(f"Where: {place_words(verdict.first_unexplained)}")
+        place = verdict.first_unexplained
+        # Where it is the same reason, once is enough.
+        known = place.reason and place.reason in verdict.reason
+        lines.append(f"Where: {place_words(replace(place, reason='') if known else place)}")
     if verdict.maximal:
         instead = verdict.maximal[0].instead
         if instead:
@@ -96,7 +99,8 @@ def details(verdict: Verdict) -> list[str]:
     for use in verdict.known:
         first = f", first at {place_words(use.places[0])}" if use.places else ""
         lines.append(f"{use.id}: used {_times(len(use.places))}{first}")
-    if verdict.progress_reason and verdict.progress_reason != verdict.reason:
+    asked = _asks_for_progress(verdict)
+    if asked and verdict.progress_reason and verdict.progress_reason != verdict.reason:
         lines.append(f"Progress: {_sentence(verdict.progress_reason)}")
     return lines
 
@@ -137,6 +141,11 @@ def _words(verdict: Verdict) -> str:
     if want.fault_of:
         expected += f", the fault of the {want.fault_of}"
     return f"{verdict.conformance} and {verdict.progress}; expected was {expected}"
+
+
+def _asks_for_progress(verdict: Verdict) -> bool:
+    """What the spec promises after a step that it does not have, nobody asks."""
+    return verdict.conformance != "REJECTED" or verdict.progress != "INCONCLUSIVE"
 
 
 def _violation(verdict: Verdict) -> str:

@@ -74,7 +74,7 @@ def test_a_rejection_says_where_why_and_what_was_due() -> None:
         ("log", "The traces contradict themselves"),
         ("memory-order", "The values that were read contradict the order of the steps"),
         ("payload", "Bytes were lost, doubled or moved"),
-        ("record", "An access was recorded that the library does not make"),
+        ("record", "A record contradicts what the code of libxenvchan can do"),
         ("protocol", "What happened is not a behaviour of the spec"),
     ],
 )

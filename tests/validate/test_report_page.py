@@ -18,6 +18,7 @@ from vchan_testbed.tracer.format import RECORD_DTYPE, Role, TraceHeader
 from vchan_testbed.tracer.layout import NO_OFFSET, Call, Cell, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.report import write_report
+from vchan_testbed.validate.report.judged import value_words
 from vchan_testbed.validate.verdict import (
     DirectionVerdict,
     EndCandidate,
@@ -353,7 +354,8 @@ def test_the_rejection_shows_both_lanes(tmp_path: Path) -> None:
     ]
     assert len(stuck) == 2
     assert any("record 15" in cell and "left.prod 64 -> 128" in cell for cell in stuck)
-    assert any("record 12" in cell for cell in stuck)
+    assert any("record 15" in cell and "cannot follow" in cell for cell in stuck)
+    assert any("record 12" in cell and "next here" in cell for cell in stuck)
     steps = [bold.words() for bold in lanes[1].all("b")]
     # What the table of records makes of these records: a store of prod is a put of 64 bytes.
     assert {"s_call 64", "s_put 64", "r_have 64", "r_take 64"} <= set(steps)
@@ -377,6 +379,22 @@ def test_progress_shows_every_candidate(tmp_path: Path) -> None:
     words = section(parsed(report(tmp_path, VIOLATION)), "progress").words()
     assert "r_wait" in words
     assert "rPort = 1" in words
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (True, "yes"),
+        (3, "3"),
+        ([], "none"),
+        ([[1, 4096], [5000, 5001]], "1–4\u202f096, 5\u202f000–5\u202f001"),
+        ({"s": "s_put", "r": "r_wait", "s dies": "s_die"}, "s: s_put, r: r_wait"),
+        ({"a": [[1, 2]], "b": False}, "a: 1–2, b: no"),
+        ("here", "here"),
+    ],
+)
+def test_a_state_of_the_spec_is_in_words(value: object, shown: str) -> None:
+    assert value_words(value) == shown
 
 
 def test_how_much_was_checked_is_always_said(tmp_path: Path) -> None:

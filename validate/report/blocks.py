@@ -66,8 +66,8 @@ class LaneRow:
     action: str
     """The step of the spec that it shows, if any."""
     what: str
-    stuck: bool
-    """No behaviour goes on with this one."""
+    note: str
+    """What is to be seen here, if anything."""
 
 
 @dataclass(frozen=True)

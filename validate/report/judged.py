@@ -85,7 +85,7 @@ def sections_of(
         explained.append(Section("rejection", "Where no behaviour goes on", blocks))
     if verdict.known:
         explained.append(Section("known", "Known deviations", tuple(_known(verdict))))
-    if verdict.progress != "PROGRESS":
+    if any(each.candidates for each in verdict.directions) or verdict.due_action:
         explained.append(Section("progress", "Progress", tuple(_progress(verdict))))
     return tuple(explained), Section("checked", "How much was checked", tuple(_checked(verdict)))
 
@@ -94,42 +94,70 @@ def _rejection(verdict: Verdict, measured: Measured, actions: Actions) -> Iterat
     if not verdict.maximal and verdict.first_unexplained is not None:
         place = verdict.first_unexplained
         yield Text(f"First record that cannot be: {explain.place_words(place)}")
-        yield _lanes(measured, {place.endpoint: place}, "client", "The records around it", actions)
+        places = {place.endpoint: place}
+        yield _lanes(measured, places, place, "client", "The records around it", actions)
     shown = verdict.maximal[:POSITIONS_MAX]
     for number, position in enumerate(shown, 1):
-        yield from _position(position, number, len(verdict.maximal), measured, actions)
+        yield from _position(position, number, verdict, measured, actions)
     hidden = len(verdict.maximal) - len(shown)
     if hidden > 0:
         yield Text(f"{hidden} more positions are in verdict.json.")
 
 
 def _position(
-    position: Maximal, number: int, count: int, measured: Measured, actions: Actions
+    position: Maximal, number: int, verdict: Verdict, measured: Measured, actions: Actions
 ) -> Iterator[Block]:
     sender = next(d.sender for d in DIRECTIONS if d.name == position.direction)
     places = {p.endpoint: p for p in (position.sender, position.receiver) if p is not None}
     yield Text(
-        f"Position {number} of {count}, direction {position.direction}: a behaviour explains "
-        f"{units.count(position.sender_done)} steps of the sender and "
+        f"Position {number} of {len(verdict.maximal)}, direction {position.direction}: a "
+        f"behaviour explains {units.count(position.sender_done)} steps of the sender and "
         f"{units.count(position.receiver_done)} of the receiver, and goes no further."
     )
     if position.instead:
         yield Text("The spec would have gone on with:")
         yield Points(position.instead)
     caption = f"Records around position {number}"
-    yield _lanes(measured, places, sender, caption, actions)
+    yield _lanes(measured, places, verdict.first_unexplained, sender, caption, actions)
     yield _state(f"The spec's state at position {number}", position.state)
 
 
 def _state(caption: str, state: Mapping[str, Any]) -> Table:
-    rows = tuple((name, str(value)) for name, value in sorted(state.items()))
+    rows = tuple((name, value_words(value)) for name, value in sorted(state.items()))
     return Table(caption, ("Variable", "Value"), rows, numeric=False)
 
 
+def value_words(value: object) -> str:
+    """A variable's value in a state of the spec: stream positions as intervals, control by side."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        parts = [
+            "–".join(units.count(end) for end in part)
+            if isinstance(part, list | tuple) and all(isinstance(end, int) for end in part)
+            else value_words(part)
+            for part in value
+        ]
+        return ", ".join(parts) or "none"
+    if isinstance(value, Mapping):
+        # Where the two sides are; the environment's processes are always where they begin.
+        shown = {key: value[key] for key in ("s", "r") if key in value} or value
+        return ", ".join(f"{key}: {value_words(each)}" for key, each in shown.items())
+    return str(value)
+
+
 def _lanes(
-    measured: Measured, places: Mapping[Role, Place], sender: Role, caption: str, actions: Actions
+    measured: Measured,
+    places: Mapping[Role, Place],
+    culprit: Place | None,
+    sender: Role,
+    caption: str,
+    actions: Actions,
 ) -> Lanes:
-    """The records around a place in both traces, in the order of their times."""
+    """The records around a place in both traces, in the order of their times.
+
+    `places` are the next records of the lanes, `culprit` the one that no behaviour explains.
+    """
     receiver: Role = "server" if sender == "client" else "client"
     middle = max((_ticks(measured, each.endpoint, each.row) for each in places.values()), default=0)
     found: list[tuple[int, LaneRow]] = []
@@ -144,32 +172,35 @@ def _lanes(
                 row,
                 actions.get((role, row), ""),
                 sends=role == sender,
-                stuck=place is not None and row == place.row,
+                note=_note(place, culprit) if place is not None and row == place.row else "",
             )
             found.append((_ticks(measured, role, row), shown))
     found.sort(key=lambda pair: pair[0])
-    clocks = "on the server's clock" if measured.offset.known else "each on its end's own clock"
     return Lanes(
-        f"{caption}; times since its trace began, {clocks}",
+        f"{caption}, by the inferred time; shown is the time since each end's trace began",
         f"Sender: {sender}",
         f"Receiver: {receiver}",
         tuple(row for _, row in found),
     )
 
 
+def _note(place: Place, culprit: Place | None) -> str:
+    here = culprit is not None and (place.endpoint, place.row) == (culprit.endpoint, culprit.row)
+    return "cannot follow" if here else "next here"
+
+
 def _lane_row(
-    measured: Measured, role: Role, row: int, action: str, *, sends: bool, stuck: bool
+    measured: Measured, role: Role, row: int, action: str, *, sends: bool, note: str
 ) -> LaneRow:
     trace = measured.traces[role]
-    clock = measured.server if measured.offset.known else trace
-    ticks = _ticks(measured, role, row) - clock.header.start_tsc
+    ticks = int(trace.records["t0"][row]) - trace.header.start_tsc
     return LaneRow(
         side="sender" if sends else "receiver",
         record=units.count(int(trace.records["seq"][row])),
         time=units.instant(ticks / measured.hz),
         action=action,
         what=describe(trace.records[row : row + 1]),
-        stuck=stuck,
+        note=note,
     )
 
 
@@ -204,7 +235,10 @@ def _progress(verdict: Verdict) -> Iterator[Block]:
                 candidate.says,
                 "; ".join(candidate.owed) or "nothing",
                 ", ".join(candidate.due) or "none",
-                ", ".join(f"{name} = {value}" for name, value in sorted(candidate.state.items())),
+                "; ".join(
+                    f"{name} = {value_words(value)}"
+                    for name, value in sorted(candidate.state.items())
+                ),
             )
             for candidate in direction.candidates[:CANDIDATES_MAX]
         )
@@ -212,7 +246,7 @@ def _progress(verdict: Verdict) -> Iterator[Block]:
             yield Table(
                 f"End states that fit, direction {direction.direction} "
                 f"({len(rows)} of {len(direction.candidates)})",
-                ("It would be", "Promised and open", "Fair actions that could be taken", "State"),
+                ("There", "Promised and open", "Fair actions due", "State"),
                 rows,
                 numeric=False,
             )
