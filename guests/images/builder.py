@@ -14,7 +14,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vchan_testbed.cache import cached, key_of
+from vchan_testbed.cache import cache_dir, cached, key_of
 from vchan_testbed.guests.images import contents, sources
 from vchan_testbed.guests.images.keep import keep_newest
 from vchan_testbed.guests.images.kernel import elf_of_bzimage
@@ -61,8 +61,7 @@ def build(progress: Progress) -> Images:
 
     Raises TestbedError that says what is missing on this machine.
     """
-    packages = read_package_list(_PACKAGE_LIST)
-    root_key = key_of(SUITE, *packages, *LEFT_OUT)
+    packages, root_key = _root_inputs()
     with progress.step(f"Debian {SUITE} root for the guest images"):
         root = cached("root", root_key, lambda target: make_root(target, packages))
 
@@ -78,6 +77,17 @@ def build(progress: Progress) -> Images:
     for entry, count in ((root, 2), (extensions, 4), (place, 4)):
         keep_newest(entry, count)
     return _images_at(place, key)
+
+
+def kept_root() -> Path | None:
+    """The Debian root of the images if the cache has it: what takes long is then done."""
+    place = cache_dir() / "root" / _root_inputs()[1]
+    return place if place.is_dir() else None
+
+
+def _root_inputs() -> tuple[tuple[str, ...], str]:
+    packages = read_package_list(_PACKAGE_LIST)
+    return packages, key_of(SUITE, *sorted(packages), *LEFT_OUT)
 
 
 def _images_at(place: Path, key: str) -> Images:

@@ -1,0 +1,210 @@
+"""Real Xen in QEMU: it boots, it says why when it does not, and it starts from a saved state."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vchan_testbed.cache import cache_dir
+from vchan_testbed.errors import TestbedError
+from vchan_testbed.guests.experiment import Experiment, load_experiment
+from vchan_testbed.guests.frames import Message
+from vchan_testbed.guests.hosts import startup
+from vchan_testbed.guests.hosts.machine import Machine, make_ssh_key
+from vchan_testbed.guests.hosts.protocol import AgentLink
+from vchan_testbed.guests.hosts.qemu import QemuHost, SshAccess
+from vchan_testbed.guests.hosts.startup import Starter
+from vchan_testbed.guests.images import Images, build
+from vchan_testbed.progress import Quiet
+
+pytestmark = pytest.mark.xen
+
+SECONDS_MAX = 300.0
+SHARED_KINDS = ("root", "extensions", "images", "helper", "kvm")
+
+
+class Notes(Quiet):
+    """Remembers what was noted."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Remember it."""
+        self.texts.append(text)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    """The real images, out of the real cache."""
+    return build(Quiet())
+
+
+@pytest.fixture(scope="module")
+def own_cache(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache with the images, but with saved states of its own."""
+    real = cache_dir()
+    folder = tmp_path_factory.mktemp("cache")
+    for kind in SHARED_KINDS:
+        (real / kind).mkdir(exist_ok=True)
+        (folder / kind).symlink_to(real / kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VCHAN_TESTBED_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    """The default one."""
+    return load_experiment(None)
+
+
+@pytest.fixture(scope="module")
+def saved(own_cache: Path, experiment: Experiment) -> Path:
+    """A cache in which a first run has left its state."""
+    with QemuHost(experiment, Quiet()) as host:
+        assert not host.facts()["warm_start"]
+        # The machine that was saved goes on itself, with the same domains.
+        assert_agents_answer(host.endpoints(experiment))
+    return own_cache
+
+
+def assert_agents_answer(links: dict[str, AgentLink]) -> None:
+    """Both agents say hello, and their domains' self-tests hold."""
+    for link in links.values():
+        hello = message_of(link)
+        assert hello["type"] == "hello"
+        assert hello["versions"]["xen"].startswith("4.17")
+        assert hello["selftest"]["ok"] is True
+        assert hello["selftest"]["detail"] == "ok registers, memory and clocks held"
+
+
+def message_of(link: AgentLink) -> Message:
+    """The agent's next message."""
+    frame = link.events.get(timeout=SECONDS_MAX)
+    assert frame is not None
+    return frame.message()
+
+
+def in_dom0(access: SshAccess, command: str) -> str:
+    """What a command prints in dom0, by ssh."""
+    options = {"StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null"}
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    call = ["ssh", "-p", str(access.port), "-i", str(access.key), "-o", "IdentitiesOnly=yes"]
+    ran = subprocess.run(
+        [*call, *words, "root@127.0.0.1", command],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_first_start_is_cold_and_the_second_warm(saved: Path, experiment: Experiment) -> None:
+    with QemuHost(experiment, Quiet()) as host:
+        facts = host.facts()
+        assert facts["kind"] == "qemu"
+        assert facts["warm_start"] is True
+        assert facts["xen_version"].startswith("4.17")
+        before = host.counts()
+        links = host.endpoints(experiment)
+        assert_agents_answer(links)
+        for link in links.values():
+            link.close()
+        assert host.counts() == before
+        assert "vchan-testbed: listening" in "".join(host.consoles().values())
+
+
+def test_two_runs_start_from_one_state_at_once(saved: Path, experiment: Experiment) -> None:
+    with contextlib.ExitStack() as stack:
+        hosts = [QemuHost(experiment, Quiet()) for _ in range(2)]
+        openers = [threading.Thread(target=host.__enter__) for host in hosts]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join(SECONDS_MAX)
+        for host in hosts:
+            stack.push(host)
+        for host in hosts:
+            assert host.facts()["warm_start"] is True
+            assert_agents_answer(host.endpoints(experiment))
+        chance = [in_dom0(host.ssh(), "head -c 16 /dev/urandom | xxd -p") for host in hosts]
+        assert chance[0] != chance[1]
+
+
+def test_a_restored_dom0_is_given_the_time_of_day(
+    saved: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    year_2100_ns = 4_102_444_800 * 10**9
+    monkeypatch.setattr("time.time_ns", lambda: year_2100_ns)
+    with QemuHost(experiment, Quiet()) as host:
+        assert in_dom0(host.ssh(), "date -u +%Y") == "2100\n"
+
+
+def test_dom0_lets_in_its_own_key_only(saved: Path, experiment: Experiment, tmp_path: Path) -> None:
+    other = tmp_path / "key"
+    make_ssh_key(other)
+    with QemuHost(experiment, Quiet()) as host:
+        assert "Domain-0" in in_dom0(host.ssh(), "xl list")
+        with pytest.raises(AssertionError, match="Permission denied"):
+            in_dom0(replace(host.ssh(), key=other), "true")
+
+
+def test_another_pair_is_made_when_it_is_asked_for(saved: Path, experiment: Experiment) -> None:
+    with QemuHost(experiment, Quiet()) as host:
+        first = host.endpoints(experiment)
+        again = host.endpoints(experiment)
+        assert_agents_answer(again)
+        domids = {link.domid for link in first.values()} & {link.domid for link in again.values()}
+        assert not domids
+        assert host.counts()["domains"] == 2
+
+
+def test_a_state_that_does_not_come_back_is_thrown_away(
+    saved: Path, experiment: Experiment
+) -> None:
+    (state,) = (saved / "warm").glob("[!.]*/state")
+    good = state.read_bytes()
+    state.write_bytes(good[: len(good) // 3])
+    notes = Notes()
+    with QemuHost(experiment, notes) as host:
+        assert host.facts()["warm_start"] is False
+        assert host.facts()["xen_version"].startswith("4.17")
+    assert any("did not come back" in text for text in notes.texts)
+    assert not state.exists()
+
+
+def starter(images: Images, experiment: Experiment, console: Path) -> Starter:
+    """What starts a machine from these images."""
+    return Starter(Machine(images), experiment, console, Quiet())
+
+
+def test_dom0_that_does_not_come_up_is_said_with_its_last_lines(
+    images: Images, experiment: Experiment, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.initramfs"
+    empty.write_bytes(b"")
+    broken = replace(images, dom0=empty)
+    with pytest.raises(TestbedError) as caught:
+        starter(broken, experiment, tmp_path / "console.txt").cold(tmp_path)
+    assert "ended while it booted" in caught.value.message
+    assert "console.txt" in caught.value.next_step
+    assert "Domain 0 crashed" in caught.value.console or "panic" in caught.value.console
+
+
+def test_a_machine_that_is_silent_for_too_long_is_given_up(
+    images: Images, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The firmware alone is silent for longer.
+    monkeypatch.setattr(startup, "BOOT_SILENCE_SECONDS_MAX", 0.01)
+    with pytest.raises(TestbedError, match="no sign of life") as caught:
+        starter(images, experiment, tmp_path / "console.txt").cold(tmp_path)
+    assert caught.value.next_step
