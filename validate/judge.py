@@ -29,9 +29,9 @@ from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, State
 from vchan_testbed.validate.liveness import progress_of
 from vchan_testbed.validate.payload import payload_problems
-from vchan_testbed.validate.prepare import Case, Prepared, prepare, read_run, spec_hash
+from vchan_testbed.validate.prepare import Case, Prepared, Tables, prepare, read_run
 from vchan_testbed.validate.replay import Follow, Replay, Replayed
-from vchan_testbed.validate.tlc.actions import ActionMap, load_action_map
+from vchan_testbed.validate.tlc.actions import ActionMap
 from vchan_testbed.validate.tlc.follow import follow
 from vchan_testbed.validate.verdict import (
     DirectionVerdict,
@@ -57,6 +57,8 @@ class Options:
     """Of a piece; None is the usual one."""
     judge: Follow | None = None
     """What follows a piece; None is TLC."""
+    tables: Tables | None = None
+    """The spec's tables, if they have been read already."""
 
 
 def judge_run(
@@ -87,7 +89,7 @@ def judge_traces(
     progress = progress or Quiet()
     options = options or Options()
     with progress.step("Read and merge the traces"):
-        case = prepare(server, client, run_facts, options.size)
+        case = prepare(server, client, run_facts, options.size, options.tables)
     found = _decide(case, options, progress)
     return replace(_framed(found, case), seconds=time.monotonic() - began)
 
@@ -159,7 +161,7 @@ def _rejected(kind: Kind, reason: str, place: Place | None) -> Verdict:
 
 
 def _followed(case: Case, options: Options, progress: Progress) -> Verdict:
-    actions = load_action_map()
+    actions = case.tables.actions
     judge = options.judge or _tlc(actions)
     steps = sum(len(one.lanes.sender) + len(one.lanes.receiver) for one in case.directions)
     with progress.step(f"Follow {steps} steps through the spec {actions.module}"):
@@ -311,8 +313,8 @@ def _framed(found: Verdict, case: Case) -> Verdict:
         found,
         kind=kind,
         expectation=Expectation.of(case.evidence.expect),
-        spec=load_action_map().module,
-        spec_hash=spec_hash(),
+        spec=case.tables.actions.module,
+        spec_hash=case.tables.hash,
         host=dict(facts.get("host") or {}),
         domain_type=str(facts.get("domain_type") or "none"),
         records=sum(len(records) for records in every),

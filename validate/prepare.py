@@ -18,6 +18,7 @@ from vchan_testbed.validate.endings import Ending, ending_of
 from vchan_testbed.validate.evidence import ROLES, Evidence
 from vchan_testbed.validate.order import Order, order_of
 from vchan_testbed.validate.table import DIRECTIONS, TABLE, RecordTable, load_table
+from vchan_testbed.validate.tlc.actions import ActionMap, load_action_map
 
 SPEC_FILES = ("Vchan.tla", "Stream.tla", "Intervals.tla", "vchan.actions.yaml")
 FORMAT = 1
@@ -36,6 +37,16 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Tables:
+    """The spec as the judge needs it: which record shows what, and the action map."""
+
+    records: RecordTable
+    actions: ActionMap
+    hash: str
+    """SHA-256 of the spec's text, its action map and the table of records."""
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """Two traces and what is known of their run."""
 
@@ -43,7 +54,7 @@ class Case:
     endings: Mapping[Role, Ending]
     evidence: Evidence
     directions: tuple[Prepared, ...]
-    table: RecordTable
+    tables: Tables
     notes: tuple[str, ...] = field(default=())
 
 
@@ -74,8 +85,21 @@ def read_run(run: Path) -> tuple[dict[Role, Path], dict[str, Any]]:
     return paths, facts
 
 
+def load_tables() -> Tables:
+    """The spec Vchan with its tables. Raises InputError when one of them is not right."""
+    digest = hashlib.sha256()
+    for name in SPEC_FILES:
+        digest.update((TABLE.parent / name).read_bytes())
+    digest.update(TABLE.read_bytes())
+    return Tables(load_table(), load_action_map(), digest.hexdigest())
+
+
 def prepare(
-    server: Path, client: Path, facts: Mapping[str, Any] | None, size: Size | None = None
+    server: Path,
+    client: Path,
+    facts: Mapping[str, Any] | None,
+    size: Size | None = None,
+    tables: Tables | None = None,
 ) -> Case:
     """Read two traces and lay out their lanes.
 
@@ -92,21 +116,14 @@ def prepare(
         traces[trace.header.role] = trace
     evidence = Evidence(facts or {})
     endings = {role: ending_of(trace, evidence) for role, trace in traces.items()}
-    table = load_table()
+    tables = tables or load_tables()
     directions = tuple(
-        _prepared(direction_lanes(table, direction, traces, endings, evidence), size or Size())
+        _prepared(
+            direction_lanes(tables.records, direction, traces, endings, evidence), size or Size()
+        )
         for direction in DIRECTIONS
     )
-    return Case(traces, endings, evidence, directions, table, _pairing(traces))
-
-
-def spec_hash() -> str:
-    """SHA-256 of the spec's text, its action map and the table of records."""
-    digest = hashlib.sha256()
-    for name in SPEC_FILES:
-        digest.update((TABLE.parent / name).read_bytes())
-    digest.update(TABLE.read_bytes())
-    return digest.hexdigest()
+    return Case(traces, endings, evidence, directions, tables, _pairing(traces))
 
 
 def _prepared(lanes: DirectionLanes, size: Size) -> Prepared:

@@ -55,6 +55,7 @@ class Vchan(NamedTuple):
 Next = Iterator[tuple[Vchan, int]]
 """States after an action, each with the value that it shows."""
 
+ACTIONS = load_action_map()
 FAIR = (
     *("s_live", "s_space", "s_arm", "s_space_again", "s_put", "s_test", "s_raise", "s_wait"),
     *("s_live_again", "s_return", "s_close_raise"),
@@ -392,7 +393,7 @@ def _beyond(model: Model, node: _Node, side: int, lane: Lane) -> Iterator[_Node]
 def _shared_actions(side: str) -> list[str]:
     return [
         action.name
-        for action in load_action_map().actions.values()
+        for action in ACTIONS.actions.values()
         if side in action.by and not (action.hidden or action.local or action.stutters)
     ]
 
@@ -436,6 +437,6 @@ def _result(
         ends=ends,
         frontier=frontier,
         coverage=Counter(step.action for step in steps),
-        overlap=overlap(lanes, load_action_map()),
+        overlap=overlap(lanes, ACTIONS),
         states=states,
     )
