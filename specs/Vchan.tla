@@ -21,10 +21,12 @@ once more. Masking and unmasking are in that count. Grants and xenstore are left
 BELIEVED. x86's locked instructions order everything before and after them, and no two
 stores of one side are seen in the other order, so that a step is seen at once by both
 sides. One thread a side makes all calls and closes. Nobody but the owner writes an index
-or clears a live byte. xenevtchn_notify does not fail while the peer is there. A write of
-no bytes and a read of none are allowed, and do what the code does. When a process dies,
-the kernel clears its live byte and raises the event: one step here (`s_die`), though a
-peer can see the byte before the event; the wake-ups that it gets are the same.
+or clears a live byte. xenevtchn_notify does not fail while the peer is there. When a
+process dies, the kernel clears its live byte and raises the event: one step here
+(`s_die`), though a peer can see the byte before the event; the wake-ups that it gets are
+the same. Nobody reads no bytes: libxenvchan_read of size 0 finds an empty ring enough,
+does not ask to be told of writes, and waits; it can sleep beside a ring that has filled
+(the model reading_nothing_sleeps). A write of no bytes is harmless.
 
 DEVIATES. With L1 = FALSE a receiver that has seen the sender closed looks at the ring
 once more before it reports the end (`r_final`), as libxenvchan.h promises; libxenvchan

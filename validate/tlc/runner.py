@@ -113,18 +113,6 @@ def run_tlc(
     )
 
 
-def translate(folder: Path, module: str) -> None:
-    """Put the translation of a module's PlusCal algorithm into `folder`/`module`.tla."""
-    command = [jar.java(), "-cp", str(jar.tla2tools()), "pcal.trans", "-nocfg", f"{module}.tla"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or "Translation completed." not in done.stdout:
-        raise TestbedError(
-            f"The PlusCal algorithm of {module} could not be translated.",
-            next_step="Correct the algorithm where the translator says.",
-            console=done.stdout + done.stderr,
-        )
-
-
 def _command(job: TlcJob, heap_mib: int, scratch: str) -> list[str]:
     class_path = [str(job.classes)] if job.classes else []
     class_path.append(str(jar.tla2tools()))
