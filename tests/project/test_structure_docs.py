@@ -22,7 +22,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = "vchan-testbed"
 NOT_OURS = {".git", ".venv", "build", "dist", "runs", "node_modules", ".pytest_cache"}
 
-FENCE = re.compile(r"^(?P<mark>```+)[^\n]*\n(?P<body>.*?)^(?P=mark)\s*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?P<mark>```+)[^\n]*\n(?P<body>.*?)^(?P=mark)[ \t]*$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)")
 REFERENCE = re.compile(r"^\[[^\]]+\]:\s*(?P<target>\S+)", re.MULTILINE)
 CODE = re.compile(r"`(?P<text>[\w.*-]+/[^`\n]*)`")
@@ -75,7 +77,12 @@ def paths_that_are_gone(root: Path) -> list[str]:
     for path in documents(root):
         for found in CODE.finditer(FENCE.sub("", path.read_text())):
             top, _, below = found["text"].partition("/")
-            if not below or not (root / top).is_dir() or re.search(r"[\s<>{}…]", below):
+            if (
+                not below
+                or top in NOT_OURS
+                or not (root / top).is_dir()
+                or re.search(r"[\s<>{}…]", below)
+            ):
                 continue
             if not any(root.glob(found["text"].rstrip("/"))):
                 wrong.append(f"{path.relative_to(root)} names {found['text']}")
@@ -101,18 +108,32 @@ def commands_quoted(path: Path) -> Iterator[tuple[list[str], str]]:
 
 def stale_help(root: Path) -> list[str]:
     """Help texts in the documents that differ from what the command prints."""
-    wrong = []
-    for path in documents(root):
-        for words, shown in commands_quoted(path):
-            if words[-1] == "--help" and shown != help_of(words[1:]):
-                wrong.append(f"{path.relative_to(root)} shows another `{' '.join(words)}`")
-    return wrong
+    return [
+        f"{path.relative_to(root)} shows other help texts than the command prints; "
+        "`python tests/project/test_structure_docs.py` writes them anew"
+        for path in documents(root)
+        if with_the_help_of_today(path.read_text()) != path.read_text()
+    ]
+
+
+def with_the_help_of_today(text: str) -> str:
+    """A document with every quoted help text as the command prints it."""
+
+    def quoted(block: re.Match[str]) -> str:
+        first = block["body"].partition("\n")[0]
+        words = shlex.split(first.removeprefix("$ "))
+        if words[:1] != [COMMAND] or words[-1:] != ["--help"]:
+            return block[0]
+        opening = block[0].partition("\n")[0]
+        return f"{opening}\n{first}\n{help_of(words[1:])}\n{block['mark']}"
+
+    return FENCE.sub(quoted, text)
 
 
 def help_of(arguments: list[str]) -> str:
     """What the command prints on a terminal of 80 columns."""
     ran = CliRunner().invoke(main, arguments, prog_name=COMMAND, terminal_width=80)
-    return ran.output.strip()
+    return "\n".join(line.rstrip() for line in ran.output.strip().splitlines())
 
 
 def unknown_options(root: Path) -> list[str]:
@@ -194,3 +215,10 @@ def test_a_command_that_no_document_shows_is_seen(tmp_path: Path) -> None:
     missing = unquoted_commands(tmp_path)
     assert f"{COMMAND} validate" in missing
     assert f"{COMMAND} run" not in missing
+
+
+if __name__ == "__main__":
+    for document in documents(REPOSITORY):
+        text = document.read_text()
+        if with_the_help_of_today(text) != text:
+            document.write_text(with_the_help_of_today(text))
