@@ -165,7 +165,7 @@ class Domains:
         check_use(limits, used, Use(config.memory_mib, config.vcpus, 1))
 
     def _config_text(self, name: str, mac: str, config: Config, kernel: str, ramdisk: str) -> str:
-        vif = f"mac={mac},bridge={self.network.bridge},script={self._files.script('vif')}"
+        vif = f"mac={mac},bridge={self.network.bridge},script={self._files.script('vif.sh')}"
         # A domain that died stays to be looked at: one that came back would have a new domid.
         stay = dict.fromkeys(("on_poweroff", "on_reboot", "on_watchdog", "on_crash"), "preserve")
         texts = {

@@ -1,13 +1,13 @@
-"""This machine's own Xen: the helper as a process of its own beside us, in dom0."""
+"""This machine's own Xen: the helper as a process beside this one, in dom0."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from vchan_testbed.errors import InputError
+from vchan_testbed.guests.helper import xl
 from vchan_testbed.guests.helper.build import helper_zipapp
 from vchan_testbed.guests.helper.limits import HOST_FILE, read_limits
 from vchan_testbed.guests.hosts.carrier import ProcessCarrier
@@ -17,28 +17,26 @@ from vchan_testbed.guests.hosts.xen import XenHost, uploaded
 from vchan_testbed.guests.images import build
 from vchan_testbed.progress import Progress
 
-HYPERVISOR = Path("/sys/hypervisor/type")
 CAPABILITIES = Path("/proc/xen/capabilities")
+MODULES = ("xen_gntdev", "xen_gntalloc", "xen_evtchn", "xen_netback", "bridge")
+_MODULES_FOLDER = Path("/sys/module")
 
 
 def local_host(progress: Progress) -> XenHost:
-    """This machine's Xen. Raises InputError where there is none, or not the rights to use it."""
-    missing = [finding for finding in _needed() if not finding.ok]
-    if missing:
-        raise InputError(
-            f"--host local: {missing[0].detail}",
-            next_step=missing[0].how_to_get or "Try --host qemu.",
-        )
-    return XenHost(
-        "local",
-        lambda: HelperClient(ProcessCarrier([sys.executable, str(helper_zipapp())])),
-        uploaded(lambda: build(progress)),
-        progress,
-    )
+    """This machine as a host, not opened yet. Raises InputError where it cannot be one."""
+    for finding in [_dom0(), _root(), _tools()]:
+        if not finding.ok:
+            raise InputError(f"--host local: {finding.detail}.", next_step=finding.how_to_get)
+    return XenHost("local", connect, uploaded(lambda: build(progress)), progress)
+
+
+def connect() -> HelperClient:
+    """Start the helper, with the Python that runs this: an agent in dom0 needs our package."""
+    return HelperClient(ProcessCarrier([sys.executable, str(helper_zipapp())]))
 
 
 def is_dom0() -> bool:
-    """Whether this machine is a Xen host's dom0."""
+    """Whether this machine runs Xen and this is its dom0."""
     try:
         return "control_d" in CAPABILITIES.read_text()
     except OSError:
@@ -46,33 +44,61 @@ def is_dom0() -> bool:
 
 
 def doctor_findings() -> list[Finding]:
-    """What `--host local` needs, and whether `--host auto` may take it."""
-    limits = read_limits()
-    allowed = limits is not None and limits.allow
-    return [
-        *_needed(),
-        Finding(
-            "the owner's word",
-            allowed,
-            f"{HOST_FILE} allows test domains" if allowed else f"{HOST_FILE} does not allow them",
-            "" if allowed else f"Write `allow: true` into {HOST_FILE}; else name --host local.",
-        ),
-    ]
+    """What a run on this machine's own Xen needs, and whether it is there."""
+    dom0 = _dom0()
+    if not dom0.ok:
+        # Without Xen nothing else is worth installing.
+        return [dom0]
+    return [dom0, _root(), _tools(), *(_module(name) for name in MODULES), _owner()]
 
 
-def _needed() -> list[Finding]:
+def _dom0() -> Finding:
     dom0 = is_dom0()
-    xl = shutil.which("xl")
-    root = os.geteuid() == 0
-    return [
-        Finding(
-            "Xen on this machine",
-            dom0,
-            "this is dom0" if dom0 else "this machine is not the dom0 of a Xen host",
-            "" if dom0 else "Use --host qemu, or --host ssh://USER@NAME for a Xen host.",
-        ),
-        Finding(
-            "xl", xl is not None, xl or "there is no xl here", "" if xl else "Install xen-utils."
-        ),
-        Finding("root", root, "root" if root else "not root", "" if root else "Run it as root."),
-    ]
+    return Finding(
+        "Xen on this machine",
+        dom0,
+        "this is dom0" if dom0 else "this machine is not the dom0 of a Xen host",
+        "Use --host qemu, which needs no Xen here, or --host ssh://USER@NAME for a Xen host.",
+    )
+
+
+def _root() -> Finding:
+    return Finding(
+        "rights",
+        os.geteuid() == 0,
+        "root" if os.geteuid() == 0 else f"user id {os.geteuid()}, and xl needs root",
+        "Run vchan-testbed with sudo.",
+    )
+
+
+def _tools() -> Finding:
+    lacking = [name for name in ("xl", "xenstore-watch") if xl.find_program(name) is None]
+    return Finding(
+        "Xen's tools",
+        not lacking,
+        f"there is no {' and no '.join(lacking)}" if lacking else "xl and the xenstore programs",
+        "sudo apt-get install --no-install-recommends xen-utils-common xenstore-utils",
+    )
+
+
+def _module(name: str) -> Finding:
+    there = (_MODULES_FOLDER / name).is_dir()
+    return Finding(
+        f"kernel module {name}",
+        there,
+        "loaded" if there else "not loaded",
+        f"sudo modprobe {name}",
+    )
+
+
+def _owner() -> Finding:
+    """Only `--host auto` asks for it: `--host local` is a word by itself."""
+    try:
+        limits = read_limits()
+    except InputError as error:
+        return Finding("its owner's word", False, error.message, error.next_step)
+    allowed = limits is not None and limits.allow
+    detail = f"{HOST_FILE} allows test domains"
+    if not allowed:
+        detail = f"{HOST_FILE} does not say `allow: true`: only --host local takes this Xen"
+    return Finding("its owner's word", True, detail)
