@@ -93,10 +93,12 @@ class State:
         return self.as_dict()[variable]
 
     def as_dict(self) -> dict[str, Value]:
+        """The variables by name."""
         return dict(self.values)
 
     @staticmethod
     def of(values: Mapping[str, Value]) -> State:
+        """The state with these variables."""
         return State(frozenset(values.items()))
 
 
