@@ -6,8 +6,11 @@ What cannot have come about by being cut off (a closed block whose CRC is wrong)
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,6 +26,8 @@ from vchan_testbed.tracer.format import (
     TraceHeader,
     checks_of,
 )
+
+_ZEROS = bytes(layout.BLOCK_BYTES)
 
 
 class TraceDamaged(TestbedError):
@@ -73,7 +78,7 @@ class _Found:
 
     def take(self, number: int, block: bytes) -> None:
         """Take in one block, which may be cut short."""
-        if not block.strip(b"\0"):
+        if block == _ZEROS[: len(block)]:
             # Claimed by a thread that never got to write into it, or never claimed.
             return
         self.blocks += 1
@@ -121,8 +126,7 @@ def _load(path: Path) -> tuple[TraceHeader, _Found]:
         with path.open("rb") as file:
             header = TraceHeader.unpack(file.read(layout.HEADER_BYTES), str(path))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                # Beyond blocks_used as well: a copy's header can be older than its blocks.
-                for start in range(layout.HEADER_BYTES, len(data), layout.BLOCK_BYTES):
+                for start in _block_starts(file.fileno(), len(data)):
                     number = (start - layout.HEADER_BYTES) // layout.BLOCK_BYTES
                     found.take(number, data[start : start + layout.BLOCK_BYTES])
     except OSError as error:
@@ -130,6 +134,25 @@ def _load(path: Path) -> tuple[TraceHeader, _Found]:
             f"{path} cannot be read: {error.strerror}.", next_step="Name a trace file."
         ) from error
     return header, found
+
+
+def _block_starts(fd: int, file_bytes: int) -> Iterator[int]:
+    """Where blocks may begin that hold something; not in the holes of a file that was not ended.
+
+    Beyond blocks_used as well: a copy's header can be older than its blocks.
+    """
+    start = layout.HEADER_BYTES
+    while start < file_bytes:
+        try:
+            data = os.lseek(fd, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            # The file system does not know holes.
+            data = start
+        start += (data - start) // layout.BLOCK_BYTES * layout.BLOCK_BYTES
+        yield start
+        start += layout.BLOCK_BYTES
 
 
 def _whole_records(block: bytes) -> Records:
