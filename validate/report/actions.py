@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.direction import direction_lanes
-from vchan_testbed.validate.endings import ending_of
+from vchan_testbed.validate.endings import Ending, ending_of
 from vchan_testbed.validate.evidence import Evidence
 from vchan_testbed.validate.merge import LaneSteps
 from vchan_testbed.validate.table import Direction, load_table
@@ -28,8 +29,11 @@ def actions_near(
     """
     found: dict[tuple[Role, int], str] = {}
     evidence = Evidence(facts)
-    endings = {role: ending_of(trace, evidence) for role, trace in traces.items()}
     for direction, places in _by_direction(positions).items():
+        endings = {
+            role: _up_to(ending_of(trace, evidence), _last_row(places, role, reach))
+            for role, trace in traces.items()
+        }
         lanes = direction_lanes(load_table(), direction, traces, endings, evidence)
         for place in places:
             for lane, done in (
@@ -38,6 +42,21 @@ def actions_near(
             ):
                 found |= _steps(lane, done - reach, done + reach)
     return found
+
+
+def _last_row(places: Iterable[Maximal], role: Role, reach: int) -> int | None:
+    """The last row of an end that is shown; None if that is the end of its trace."""
+    rows = [
+        next((p.row for p in (place.sender, place.receiver) if p and p.endpoint == role), None)
+        for place in places
+    ]
+    known = [row for row in rows if row is not None]
+    return max(known) + reach if len(known) == len(rows) else None
+
+
+def _up_to(ending: Ending, row: int | None) -> Ending:
+    """A trace's end for lanes that go no further than a row: merging a million takes seconds."""
+    return ending if row is None else replace(ending, rows=ending.rows[ending.rows <= row])
 
 
 def _by_direction(positions: Iterable[Maximal]) -> dict[Direction, list[Maximal]]:
