@@ -122,7 +122,7 @@ GOOD = Verdict(
     "ACCEPTED",
     "PROGRESS",
     directions=(DIRECTION, replace(DIRECTION, direction="right")),
-    spec="Vchan.tla",
+    spec="Vchan",
     spec_hash="5a" * 32,
     host={"kind": "qemu", "xen_version": "4.17.5"},
     domain_type="pv",
@@ -401,6 +401,9 @@ def test_how_much_was_checked_is_always_said(tmp_path: Path) -> None:
     words = section(parsed(report(tmp_path, GOOD)), "checked").words()
     for expected in ("12\u202f345", "9\u202f000", "s_put", "Records taken as stuttering", "Pieces"):
         assert expected in words
+    # Actions that this run never took are there with a 0.
+    assert re.search(r"2 of [34]\d actions were", words)
+    assert "r_final" in words
 
 
 def test_the_looks_at_a_run_that_stood_still_are_shown(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from vchan_testbed.validate.report.blocks import (
 )
 from vchan_testbed.validate.report.indices import DIRECTIONS
 from vchan_testbed.validate.report.measured import Measured
+from vchan_testbed.validate.tlc.actions import load_action_map
 from vchan_testbed.validate.verdict import Maximal, Place, Verdict
 from vchan_testbed.validate.wording import describe
 
@@ -261,16 +262,26 @@ def _checked(verdict: Verdict) -> Iterator[Block]:
         "would be accepted from a wrong implementation too."
     )
     yield Table("Each direction", *_by_direction(verdict))
+    yield from _coverage(verdict)
+
+
+def _coverage(verdict: Verdict) -> Iterator[Block]:
+    """Every action of the spec, those that were never taken too: nothing was checked of those."""
+    counts = [each.coverage for each in verdict.directions]
+    if not any(counts):
+        return
+    spec = load_action_map()
+    names = {name for each in counts for name in each}
+    if verdict.spec == spec.module:
+        names |= set(spec.actions)
+    taken = {name for name in names if any(each.get(name) for each in counts)}
     # The sender's before the receiver's.
-    names = {name for each in verdict.directions for name in each.coverage}
-    actions = sorted(names, key=lambda name: (not name.startswith("s_"), name))
-    if actions:
-        heads = ("Action", *(each.direction for each in verdict.directions))
-        rows = tuple(
-            (name, *(units.count(each.coverage.get(name, 0)) for each in verdict.directions))
-            for name in actions
-        )
-        yield Table("How often each action of the spec was taken", heads, rows)
+    ordered = sorted(names, key=lambda name: (not name.startswith("s_"), name))
+    yield Table(
+        f"How often each action of the spec was taken: {len(taken)} of {len(names)} actions were",
+        ("Action", *(each.direction for each in verdict.directions)),
+        tuple((name, *(units.count(each.get(name, 0)) for each in counts)) for name in ordered),
+    )
 
 
 def _by_direction(verdict: Verdict) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
