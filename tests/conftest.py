@@ -238,6 +238,26 @@ def traced(domains: Domains, tmp_path: Path) -> TracedPair:
     return TracedPair(server, client, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def recorded(
+    loopback_domains: Domains, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Trace, Trace]:
+    """Traces of a run with full and empty rings, waits on both sides, data both ways, a close."""
+    server, client = (loopback_domains.process("traced_end.py", domid) for domid in (1, 2))
+    pair = TracedPair(server, client, tmp_path_factory.mktemp("recorded"))
+    pair.trace()
+    pair.connect(4096, 2048)
+    client.start("write_all", bytes(60000), [900, 5000])
+    server("read_all", 60000, 1100)
+    client.finish()
+    server.start("write_all", bytes(30000), [3000, 10])
+    client("read_all", 30000, 700)
+    server.finish()
+    traces = pair.end()
+    loopback_domains.give_back()
+    return traces
+
+
 def assert_no_leaks(world: LoopbackWorld, before: dict[str, int]) -> None:
     """No handle, port, grant or xenstore key is on the host that was not there before."""
     assert world.counts() == before

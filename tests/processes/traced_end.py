@@ -32,9 +32,9 @@ class Traced:
     def trace(self, path: str, role: str, options: str) -> int:
         """Begin; the doorbell's descriptor. `options` are the Tracer's as JSON."""
         own, peer = (1, 2) if role == "server" else (2, 1)
-        self.tracer = Tracer(path, role=role, domid=own, peer_domid=peer, **json.loads(options))
-        self.tracer.__enter__()
-        return self.tracer.doorbell_fd
+        tracer = Tracer(path, role=role, domid=own, peer_domid=peer, **json.loads(options))
+        self.tracer = tracer.__enter__()
+        return tracer.doorbell_fd
 
     def end_trace(self) -> None:
         """End it."""
