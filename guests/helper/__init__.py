@@ -10,7 +10,7 @@ Requests and answers (JSON messages with tag 0; every answer carries its request
 | request | fields | answer |
 |---|---|---|
 | hello | token, keep_domains | hello: facts, problems, domains |
-| put | sha256, bytes | put: path, wanted; if wanted DATA frames follow |
+| put | sha256, bytes | put: path, wanted; if wanted DATA frames (zlib) follow |
 | put_end | sha256 | stored: path |
 | create | name, config, kernel, ramdisk | created: name, domid |
 | agent | tag, domid, seconds_max | agent: tag; frames with that tag follow |

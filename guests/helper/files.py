@@ -6,6 +6,7 @@ import hashlib
 import pkgutil
 import shutil
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -56,15 +57,18 @@ class Files:
             )
         path = self._path(sha256)
         part = path.with_suffix(".part")
-        self._upload = Upload(sha256, part, part.open("wb"))
+        self._upload = Upload(sha256, part, part.open("wb"), zlib.decompressobj())
         return path
 
-    def take(self, offset: int, data: bytes) -> None:
-        """A piece of the file that is being sent."""
+    def take(self, data: bytes) -> None:
+        """The next piece of the file that is being sent, as zlib packed it."""
         if self._upload is None:
             raise TestbedError("Data arrived for no file.", next_step="Run again.")
-        self._upload.file.seek(offset)
-        self._upload.file.write(data)
+        try:
+            self._upload.file.write(self._upload.unpacker.decompress(data))
+        except zlib.error as error:
+            self.drop_upload()
+            raise TestbedError(f"A file arrived broken: {error}", next_step="Run again.") from error
 
     def end_upload(self, sha256: str) -> Path:
         """The file is whole now. Raises TestbedError when it is not what was announced."""
@@ -102,3 +106,4 @@ class Upload:
     sha256: str
     part: Path
     file: BinaryIO
+    unpacker: zlib._Decompress

@@ -127,7 +127,7 @@ class Helper:
 
     def _take(self, frame: Frame) -> None:
         try:
-            self._files.take(*frame.data())
+            self._files.take(frame.data()[1])
         except (TestbedError, OSError) as error:
             # Its put_end is answered with an error: the hash cannot be right.
             self._note(f"a piece of a file was lost: {error}")
