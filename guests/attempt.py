@@ -73,6 +73,7 @@ class Attempt:
             with self._stage("collect", "Collect the traces"):
                 self._end()
         finally:
+            self.messages += [side.lost for side in self._sides.values() if side.lost]
             self._record(outcome)
             for side in self._sides.values():
                 side.link.close()
@@ -287,6 +288,7 @@ class Attempt:
             domain_type=_domain_type(self._sides["server"], self._sides["client"]),
             quiescence=self._quiescence,
             outcome=outcome,
+            messages=[*self._run.facts().get("messages", []), *self.messages],
             seconds=self._seconds,
         )
 

@@ -36,6 +36,8 @@ class Side:
     stopped: bool = False
     killed: bool = False
     gone: bool = False
+    lost: str = ""
+    """Why its domain is gone, as far as its host knows."""
     error: Message | None = None
     look: Message | None = None
     trace_bytes: int = 0
@@ -123,6 +125,8 @@ class Side:
             self.trace_ended, self.status = True, message["status"]
         elif kind == "bye":
             self.selftest = message["selftest"]
+        elif kind == "lost":
+            self.lost = message["message"]
         elif kind == "error":
             self.error = message
 

@@ -24,12 +24,9 @@ def run_experiment(
     A pair that the emulator loses is made anew, at most three times. Raises TestbedError, after
     what was collected is written.
     """
-    messages: list[str] = []
     for pairs_anew in range(1 + PAIRS_ANEW_MAX):
         try:
-            attempt = Attempt(host, experiment, run, seed, progress)
-            attempt.perform()
-            run.update(messages=messages + attempt.messages)
+            Attempt(host, experiment, run, seed, progress).perform()
             return
         except (GuestLost, TestbedError) as error:
             lost = _lost_guests(host)
@@ -43,9 +40,9 @@ def run_experiment(
                     next_step="Run again with PV domains (--domain-type pv), or under KVM.",
                     console=console_tail(host),
                 ) from error
-            messages += [*lost, f"The pair is made anew ({pairs_anew + 1} of {PAIRS_ANEW_MAX})."]
-            run.update(messages=messages)
-            progress.note(" ".join(messages[-2:]))
+            told = [*lost, f"The pair is made anew ({pairs_anew + 1} of {PAIRS_ANEW_MAX})."]
+            run.update(messages=[*run.facts()["messages"], *told])
+            progress.note(" ".join(told))
             _forget_traces(run)
         finally:
             keep_consoles(host, run)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.agent import inspect
+from vchan_testbed.guests.agent.child import Child, Serve
 from vchan_testbed.guests.agent.store import remove_keys
 from vchan_testbed.guests.agent.trace_stream import TraceStream
 from vchan_testbed.guests.frames import (
@@ -35,17 +35,17 @@ TRACE_BYTES_MAX = int(os.environ.get("VCHAN_TRACE_BYTES_MAX", str(1 << 30)))
 
 
 class Supervisor:
-    """Serves one experiment on a pair of descriptors."""
+    """Serves one experiment on a pair of descriptors; `worker` may be why there is none."""
 
-    def __init__(self, frames_in: int, frames_out: int) -> None:
+    def __init__(self, frames_in: int, frames_out: int, worker: Serve | TestbedError) -> None:
         self._in = frames_in
         self._out = frames_out
+        self._serve_worker = worker
         self._decoder = Decoder()
         self._folder = tempfile.TemporaryDirectory(prefix="vchan-agent-", dir=_memory_folder())
         self._trace = TraceStream(Path(self._folder.name) / "trace.vtrace", self._send_trace)
-        self._worker: subprocess.Popen[bytes] | None = None
-        self._pidfd = -1
-        self._socket: socket.socket | None = None
+        self._worker: Child | None = None
+        self._hears_worker = False
         self._worker_text = b""
         self._doorbell = -1
         self._server_path = ""
@@ -69,7 +69,7 @@ class Supervisor:
         except TestbedError as error:
             self._send({"type": "error", "message": error.message, "next_step": error.next_step})
             return 4
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             return 4
         finally:
             self._end_worker()
@@ -79,14 +79,14 @@ class Supervisor:
     def _turn(self) -> bool:
         """Wait for something and deal with it; False when it is over."""
         ready = self._wait()
-        if self._worker is not None:
-            self._trace.pump()
-        if self._socket is not None and self._socket in ready:
-            self._hear_worker()
         if self._doorbell in ready:
             os.eventfd_read(self._doorbell)
-        if self._pidfd in ready:
-            self._worker_ended()
+        if self._worker is not None:
+            self._trace.pump()
+            if self._worker.socket in ready:
+                self._hear_worker(self._worker)
+            if self._worker.pidfd in ready:
+                self._worker_ended(self._worker)
         if self._in in ready:
             data = os.read(self._in, READ_BYTES)
             if not data:
@@ -96,9 +96,12 @@ class Supervisor:
 
     def _wait(self) -> list[Any]:
         watched: list[Any] = [self._in]
-        if self._socket is not None:
-            watched.append(self._socket)
-        watched += [descriptor for descriptor in (self._pidfd, self._doorbell) if descriptor >= 0]
+        if self._worker is not None:
+            watched.append(self._worker.pidfd)
+            if self._hears_worker:
+                watched.append(self._worker.socket)
+        if self._doorbell >= 0:
+            watched.append(self._doorbell)
         # The doorbell tells of full blocks only; stores to a mapped file wake nobody. So while the
         # worker runs its trace is looked at now and then.
         ready, _, _ = select.select(watched, [], [], PUMP_SECONDS if self._worker else None)
@@ -127,15 +130,10 @@ class Supervisor:
 
     def _start(self, message: Message) -> None:
         self._server_path = message["path"] if message["role"] == "server" else ""
-        ours, theirs = socket.socketpair()
-        self._worker = subprocess.Popen(
-            [sys.executable, "-m", "vchan_testbed.guests.agent.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self._pidfd = os.pidfd_open(self._worker.pid)
-        self._socket = ours
+        if isinstance(self._serve_worker, TestbedError):
+            raise self._serve_worker
+        self._worker = Child(self._serve_worker, {self._in, self._out})
+        self._hears_worker = True
         self._tell_worker(
             {
                 **message,
@@ -155,25 +153,26 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Both ends are stopped before either is killed: the death of one wakes the other."""
-        if self._worker is not None and self._worker.poll() is None:
-            self._worker.send_signal(signal.SIGSTOP)
+        if self._worker is not None:
+            self._worker.signal(signal.SIGSTOP)
         self._send({"type": "stopped"})
 
     def _kill(self) -> None:
-        if self._worker is not None and self._worker.poll() is None:
-            self._worker.send_signal(signal.SIGKILL)
+        if self._worker is not None:
+            self._worker.signal(signal.SIGKILL)
 
-    def _hear_worker(self) -> None:
-        assert self._socket is not None
-        data, descriptors, _, _ = socket.recv_fds(self._socket, READ_BYTES, 1)
+    def _hear_worker(self, worker: Child) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(worker.socket, READ_BYTES, 1)
+        except ConnectionResetError:
+            # It was killed before it had read all that was said to it.
+            data, descriptors = b"", []
         self._doorbell = descriptors[0] if descriptors else self._doorbell
+        self._hears_worker = bool(data)
         self._worker_text += data
         *lines, self._worker_text = self._worker_text.split(b"\n")
         for line in lines:
             self._pass_on(json.loads(line))
-        if not data:
-            self._socket.close()
-            self._socket = None
 
     def _pass_on(self, message: Message) -> None:
         if message["type"] == "doorbell":
@@ -194,16 +193,16 @@ class Supervisor:
                 states.append({**state, "in_call": call})
         return states
 
-    def _worker_ended(self) -> None:
-        assert self._worker is not None
-        while self._socket is not None:
-            self._hear_worker()
-        status = self._worker.wait()
+    def _worker_ended(self, worker: Child) -> None:
+        while self._hears_worker:
+            self._hear_worker(worker)
+        status = worker.wait()
         if status and self._server_path:
             remove_keys(self._server_path)
-        for descriptor in filter(lambda each: each >= 0, (self._pidfd, self._doorbell)):
-            os.close(descriptor)
-        self._pidfd = self._doorbell = -1
+        worker.close()
+        if self._doorbell >= 0:
+            os.close(self._doorbell)
+        self._doorbell = -1
         self._done = True
         self._trace.pump(final=True)
         self._worker = None
@@ -221,12 +220,10 @@ class Supervisor:
                 remove_keys(self._server_path)
 
     def _tell_worker(self, message: Message) -> None:
-        if self._socket is not None:
-            try:
-                self._socket.sendall(json.dumps(message).encode() + b"\n")
-            except (BrokenPipeError, ConnectionResetError):
-                # It has just died; its pidfd says so in the next turn.
-                return
+        assert self._worker is not None
+        # One that has just died does not hear it; its pidfd says so in the next turn.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._worker.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def _send(self, message: Message) -> None:
         self._write(encode(message_frame({**message, "at": time.time()})))

@@ -1,9 +1,7 @@
 """The worker: opens the channel under the tracer and performs one endpoint's operations.
 
-    python3 -m vchan_testbed.guests.agent.worker FD
-
-FD is a socket to the supervisor with one JSON object a line each way. The first line is the start
-message; later ones ask for a look. When the socket ends, so does the worker.
+It speaks with its supervisor over a socket: one JSON object a line each way. The first line is the
+start message; later ones ask for a look. When the socket ends, so does the worker.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import json
 import os
 import select
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -54,9 +51,9 @@ class Supervisor:
             socket.send_fds(self._connection, [b'{"type":"doorbell"}\n'], [doorbell_fd])
 
 
-def main() -> int:
+def serve(connection: socket.socket) -> int:
     """Serve one start message; 0 when the operations are done, 4 when the test bed failed."""
-    supervisor = Supervisor(socket.socket(fileno=int(sys.argv[1])))
+    supervisor = Supervisor(connection)
     start = supervisor.receive()
     if start is None:
         return 4
@@ -164,7 +161,3 @@ def answer_looks(supervisor: Supervisor, tracer: Tracer, activity: Activity) -> 
                 }
             )
     os._exit(4)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

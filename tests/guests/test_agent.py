@@ -118,6 +118,20 @@ def test_it_runs_where_only_the_standard_library_and_cffi_are(
         assert heard[-1]["type"] == "listening", heard[-1]
 
 
+def test_a_binding_that_does_not_load_is_said_when_the_run_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bare" / "_cffi_backend.py").parent.mkdir()
+    (tmp_path / "bare" / "_cffi_backend.py").write_text("raise ImportError('no cffi here')\n")
+    with agent(PYTHONPATH=str(tmp_path / "bare")) as it:
+        assert it.hear()["type"] == "hello"
+        it.send(encode(message_frame({"type": "start", "role": "server", "path": "/x"})))
+        error = it.hear()
+        assert error["type"] == "error"
+        assert error["next_step"]
+        assert it.end() == 4
+
+
 def test_it_says_hello_and_good_bye() -> None:
     with agent() as it:
         hello = it.hear()

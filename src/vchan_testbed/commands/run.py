@@ -108,6 +108,9 @@ def perform(options: Options, progress: Progress) -> int:
         write_failure(directory.path, error.message)
         error.next_step = f"{error.next_step} What was collected is in {directory.path}.".strip()
         raise
+    except BaseException as error:
+        directory.update(error=f"ended before its end: {error!r}")
+        raise
     show(verdict, directory)
     return verdict.exit_status
 
