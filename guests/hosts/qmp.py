@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +15,7 @@ from vchan_testbed.errors import TestbedError
 
 ANSWER_SECONDS_MAX = 300
 _NO_LIMIT_BYTES_PER_SECOND = 1 << 40
+_PAUSE_SECONDS = 0.01
 
 
 class Qmp:
@@ -70,6 +73,12 @@ class Qmp:
         """
         self.execute("stop")
         self._move("migrate", descriptor)
+        # "completed" comes a moment before QEMU would take `cont` (7.2).
+        deadline = time.monotonic() + ANSWER_SECONDS_MAX
+        while self.execute("query-status")["status"] != "postmigrate":
+            if time.monotonic() > deadline:
+                raise TestbedError("QEMU saved the machine's state and did not come to an end")
+            select.select([], [], [], _PAUSE_SECONDS)
         self.execute("cont")
 
     def load_state(self, descriptor: int) -> None:
