@@ -70,11 +70,11 @@ def _joined(pairs: list[tuple[Indices, Indices]]) -> tuple[Indices, Indices]:
 def cell_problems(server: Side, client: Side) -> Cells:
     """Check all cells of the channel whose ends these are."""
     cells = Cells(server, client)
-    _orders(cells)
     orders = server.orders()
     if orders is None:
-        # The server did not get as far as to have rings.
+        # It failed or was cut off within its init: what else it stored is not known.
         return cells
+    _orders(cells)
     left, right = (1 << order for order in orders)
     _ring(cells, client, Cell.LEFT_PROD, server, Cell.LEFT_CONS, left)
     _ring(cells, server, Cell.RIGHT_PROD, client, Cell.RIGHT_CONS, right)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +20,13 @@ from vchan_testbed.tracer.checks_parts import (
     signed,
 )
 from vchan_testbed.tracer.format import Records, Role
-from vchan_testbed.tracer.layout import NO_OFFSET, Call, Cell, Flag, Kind
+from vchan_testbed.tracer.layout import COPY_IN, COPY_OUT, NO_OFFSET, Call, Cell, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 
-READ_CELL = {"server": Cell.LEFT_CONS, "client": Cell.RIGHT_CONS}
-WRITE_CELL = {"server": Cell.RIGHT_PROD, "client": Cell.LEFT_PROD}
-TESTED_CELL = {"server": Cell.SRV_NOTIFY, "client": Cell.CLI_NOTIFY}
-LIVE_CELL = {"server": Cell.SRV_LIVE, "client": Cell.CLI_LIVE}
+READ_CELL: dict[Role, Cell] = {"server": Cell.LEFT_CONS, "client": Cell.RIGHT_CONS}
+WRITE_CELL: dict[Role, Cell] = {"server": Cell.RIGHT_PROD, "client": Cell.LEFT_PROD}
+TESTED_CELL: dict[Role, Cell] = {"server": Cell.SRV_NOTIFY, "client": Cell.CLI_NOTIFY}
+LIVE_CELL: dict[Role, Cell] = {"server": Cell.SRV_LIVE, "client": Cell.CLI_LIVE}
 NOTIFY_BITS = 3
 RECEIVING = (Call.READ, Call.RECV)
 SENDING = (Call.WRITE, Call.SEND)
@@ -48,6 +48,7 @@ def lane_problems(role: Role, trace: Trace) -> Iterator[Problem]:
     yield from _calls(lane)
     yield from _results(lane)
     yield from _moved(lane)
+    yield from _copied(lane)
     yield from _pending(lane)
     yield from _events(lane)
     yield from _closes(lane)
@@ -90,11 +91,13 @@ class _Lane:
         for place in places:
             yield Problem(self.role, int(place), rule, text)
 
-    def of_role(self, role: Role) -> Mask:
-        """Records of channels in which this process has that role."""
-        table = np.zeros(1 << 16, dtype=np.bool_)
-        table[[channel for channel, own in channel_roles(self.records).items() if own == role]] = 1
-        found: Mask = table[self.records["channel"]]
+    def on_cell(self, cells: Mapping[Role, Cell]) -> Mask:
+        """Records of the cell that belongs to the role which this process has in the channel."""
+        table = np.full(1 << 16, NO_OFFSET, dtype=np.uint16)
+        for channel, role in channel_roles(self.records).items():
+            table[channel] = cells[role]
+        wanted = table[self.records["channel"]]
+        found: Mask = (self.records["offset"] == wanted) & (wanted != NO_OFFSET)
         return found
 
     def sum_by_call(self, places: Indices, amounts: Numbers) -> Numbers:
@@ -196,37 +199,80 @@ def _notify_failed(lane: _Lane) -> Mask:
 
 
 def _moved(lane: _Lane) -> Iterator[Problem]:
-    """What a transfer says it moved, what its index moved by and what was copied are one number."""
+    """What a transfer says it moved is what its index moved by."""
     records, exits = lane.records, lane.exits
-    copies = np.flatnonzero(records["kind"] == Kind.COPY)
-    copied = lane.sum_by_call(copies, signed(records["new"][copies]))
-    stepped = lane.sum_by_call(*_steps(lane))
     enters = lane.enter[exits]
+    transfers = np.isin(records["call"][exits], RECEIVING + SENDING)
+    transfers &= ~_notify_failed(lane)[enters]
+    stepped = np.zeros(len(records), dtype=np.int64)
+    for calls, cells in ((RECEIVING, READ_CELL), (SENDING, WRITE_CELL)):
+        stepped += lane.sum_by_call(*_steps(lane, calls, cells))
     result = signed(records["new"][exits])
-    transfer = np.isin(records["call"][exits], RECEIVING + SENDING) & ~_notify_failed(lane)[enters]
-    wrong = transfer & (result >= 0) & (result != stepped[enters])
-    for place in exits[wrong]:
+    for place in exits[transfers & (result >= 0) & (result != stepped[enters])]:
         moved = stepped[lane.enter[place]]
         text = f"The call returns {records['new'][place]}, but its index moved by {moved}."
         yield Problem(lane.role, int(place), "R2", text)
-    if len(copies):
-        # A compiler may have made the copies without calling memcpy: then there are none at all.
-        wrong = transfer & (copied[enters] != stepped[enters])
-        for place in exits[wrong]:
-            enter = lane.enter[place]
-            text = f"{copied[enter]} bytes were copied, but the index moved by {stepped[enter]}."
-            yield Problem(lane.role, int(place), "R2", text)
 
 
-def _steps(lane: _Lane) -> tuple[Indices, Numbers]:
-    """Where an own index was written in a call that moves it, and by how much."""
+def _copied(lane: _Lane) -> Iterator[Problem]:
+    """Before an index moves, as many bytes are copied.
+
+    A compiler may have made some of the copies without calling memcpy: copying in or out, the part
+    up to the ring's end or the one behind it. So a move is only held against others of its like.
+    """
+    for calls, cells, op in ((RECEIVING, READ_CELL, COPY_OUT), (SENDING, WRITE_CELL, COPY_IN)):
+        moves, steps = _steps(lane, calls, cells)
+        copied = _copied_before(lane, moves, op)
+        rings = _ring_bytes(lane, op)[lane.records["channel"][moves]]
+        start = signed(lane.records["old"][moves]) % rings
+        wraps = start + steps > rings
+        for like in (wraps, ~wraps):
+            if not (copied == steps)[like & (steps > 0)].any():
+                continue
+            for i in np.flatnonzero(like & (copied != steps)):
+                text = f"{copied[i]} bytes were copied, but the index moved by {steps[i]}."
+                yield Problem(lane.role, int(moves[i]), "R2", text)
+
+
+def _copied_before(lane: _Lane, moves: Indices, op: int) -> Numbers:
+    """Bytes copied in a thread and channel since the move before."""
+    records = lane.records
+    copies = (records["kind"] == Kind.COPY) & (records["op"] == op)
+    wanted = copies.copy()
+    wanted[moves] = True
+    places, keys = _by_thread_and_channel(lane, wanted)
+    amounts = np.where(copies[places], signed(records["new"][places]), 0)
+    total = np.cumsum(amounts)
+    at = np.flatnonzero(~copies[places])
+    # Each move's share: from the one before in its group, or from where the group begins.
+    first = np.searchsorted(keys, keys[at], side="left")
+    base = total[first] - amounts[first]
+    follows = np.append(False, keys[at][1:] == keys[at][:-1])
+    before = np.append(0, total[at][:-1]) if len(at) else total[at]
+    shares = np.zeros(len(records), dtype=np.int64)
+    shares[places[at]] = total[at] - np.where(follows, before, base)
+    found: Numbers = shares[moves]
+    return found
+
+
+def _ring_bytes(lane: _Lane, op: int) -> Numbers:
+    """Size of each channel's ring that is read (COPY_OUT) or written (COPY_IN); 1 if unknown."""
+    sizes = np.ones(1 << 16, dtype=np.int64)
+    for record in lane.records[lane.records["kind"] == Kind.ATTACH]:
+        is_left = bool(record["operand"]) == (op == COPY_IN)
+        order = int(record["old"]) >> (0 if is_left else 16) & 0xFFFF
+        sizes[record["channel"]] = 1 << min(order, 31)
+    return sizes
+
+
+def _steps(
+    lane: _Lane, calls: tuple[Call, ...], cells: Mapping[Role, Cell]
+) -> tuple[Indices, Numbers]:
+    """Where the own index was written in calls that move it, and by how much."""
     records = lane.records
     writes = is_any(records["kind"], WRITES) & by_library(records)
-    wanted = np.zeros(len(records), dtype=np.bool_)
-    for role, own in (("server", lane.of_role("server")), ("client", lane.of_role("client"))):
-        for calls, cells in ((RECEIVING, READ_CELL), (SENDING, WRITE_CELL)):
-            wanted |= own & np.isin(records["call"], calls) & (records["offset"] == cells[role])
-    places = np.flatnonzero(writes & wanted)
+    writes &= np.isin(records["call"], calls)
+    places = np.flatnonzero(writes & lane.on_cell(cells))
     amounts = (signed(records["new"][places]) - signed(records["old"][places])) % (1 << 32)
     return places, amounts
 
@@ -253,24 +299,26 @@ def _pending(lane: _Lane) -> Iterator[Problem]:
 
 def _neighbours(lane: _Lane, wanted: Mask) -> Iterator[tuple[Indices, Indices]]:
     """Each two records of a thread and channel that follow on each other among the wanted."""
-    places = np.flatnonzero(wanted & by_library(lane.records))
-    # The records are ordered by thread already; a stable sort keeps program order.
-    keys = lane.records["thread"][places].astype(np.int64) << 16
-    keys |= lane.records["channel"][places]
-    order = np.argsort(keys, kind="stable")
-    places, keys = places[order], keys[order]
+    places, keys = _by_thread_and_channel(lane, wanted & by_library(lane.records))
     together = keys[1:] == keys[:-1]
     if together.any():
         yield places[:-1][together], places[1:][together]
 
 
+def _by_thread_and_channel(lane: _Lane, wanted: Mask) -> tuple[Indices, Numbers]:
+    """The wanted records, those of a thread and channel together, and which these are."""
+    places = np.flatnonzero(wanted)
+    # The records are ordered by thread already; a stable sort keeps program order.
+    keys = lane.records["thread"][places].astype(np.int64) << 16
+    keys |= lane.records["channel"][places]
+    order = np.argsort(keys, kind="stable")
+    return places[order], keys[order]
+
+
 def _cleared(lane: _Lane) -> Mask:
     """Test-and-clears that found a bit: an event is due."""
     records = lane.records
-    found = np.zeros(len(records), dtype=np.bool_)
-    tests = is_any(records["kind"], TESTS)
-    for role, own in (("server", lane.of_role("server")), ("client", lane.of_role("client"))):
-        found |= own & tests & (records["offset"] == TESTED_CELL[role])
+    found = is_any(records["kind"], TESTS) & lane.on_cell(TESTED_CELL)
     found &= (records["old"] & ~records["new"] & NOTIFY_BITS) != 0
     return found
 
@@ -290,10 +338,7 @@ def _events(lane: _Lane) -> Iterator[Problem]:
 
 def _closes(lane: _Lane) -> Iterator[Problem]:
     records, exits = lane.records, lane.exits
-    stores = np.zeros(len(records), dtype=np.bool_)
-    for role, own in (("server", lane.of_role("server")), ("client", lane.of_role("client"))):
-        stores |= own & (records["offset"] == LIVE_CELL[role])
-    stores &= is_any(records["kind"], WRITES) & (records["new"] == 0)
+    stores = lane.on_cell(LIVE_CELL) & is_any(records["kind"], WRITES) & (records["new"] == 0)
     events = np.flatnonzero(records["kind"] == Kind.NOTIFY)
     sent = lane.sum_by_call(events, np.ones(len(events), dtype=np.int64))
     places = np.flatnonzero(stores & (records["call"] == Call.CLOSE))
