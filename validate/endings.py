@@ -30,6 +30,8 @@ class Ending:
     role: Role
     rows: Ints
     """Rows of the channel's records, in program order."""
+    looked: bool
+    """It stood still at the last look: that is where its lanes end."""
     left_out: int
     """Records after the last look."""
     unlogged: bool
@@ -47,18 +49,18 @@ def ending_of(trace: Trace, evidence: Evidence) -> Ending:
     role, records = trace.header.role, trace.records
     rows = _of_the_channel(records)
     count = evidence.records_at_last_look(role)
-    looked = evidence.stands_still and evidence.alive(role) and count is not None
+    looked = evidence.stands_still and evidence.alive(role) is True
     taken = rows
     if looked and count is not None and count < len(records):
         before = np.zeros(len(records), bool)
         before[np.argsort(records["t0"], kind="stable")[:count]] = True
         taken = rows[before[rows]]
     closed = bool(np.any(_closes(records[taken])))
-    complete_to_the_look = looked and count is not None and count <= len(records)
-    killed = not complete_to_the_look and not closed
+    killed = not looked and not closed
     return Ending(
         role=role,
         rows=taken,
+        looked=looked,
         left_out=len(rows) - len(taken),
         unlogged=killed and trace.ending == "cut",
         death=_death(evidence.ended(role)) if killed else "no",

@@ -51,7 +51,8 @@ class Evidence:
         if len(self.looks) < 2:
             return False
         alive = [role for role in ROLES if self.alive(role)]
-        return bool(alive) and all(self._is_still(role) for role in alive)
+        went_on = any(self.ended(role) == "finished" for role in alive)
+        return bool(alive) and not went_on and all(self._is_still(role) for role in alive)
 
     def ended(self, role: Role) -> str | None:
         """finished, killed, died or lost."""

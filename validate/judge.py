@@ -1,7 +1,8 @@
 """Judge a run: from two traces to a verdict.
 
-    lost records? -> the traces' own contradictions -> the bytes -> what the spec cannot express ->
-    records that the library does not make -> each direction through the spec -> progress
+    lost records? -> the traces' own contradictions -> missing records? -> the bytes ->
+    what the spec cannot express -> records that the library does not make ->
+    each direction through the spec -> progress
 
 The first of these that has something to say decides. Nothing here touches Xen.
 """
@@ -26,6 +27,7 @@ from vchan_testbed.tracer.layout import Flag
 from vchan_testbed.validate import verdict as words_of_verdict
 from vchan_testbed.validate.cuts import Size
 from vchan_testbed.validate.evidence import ROLES
+from vchan_testbed.validate.handshake import handshake_problems
 from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, State
 from vchan_testbed.validate.liveness import progress_of
 from vchan_testbed.validate.payload import payload_problems
@@ -95,22 +97,35 @@ def judge_traces(
 
 
 def _decide(case: Case, options: Options, progress: Progress) -> Verdict:
-    for look in (_lost, _contradictions, _payload, _needs, _foreign_records):
+    for look in (_lost, _contradictions, _missing, _payload, _needs, _foreign_records):
         if found := look(case):
             return found
     return _followed(case, options, progress)
 
 
 def _lost(case: Case) -> Verdict | None:
-    lost = {role: case.traces[role].dropped for role in ROLES if case.traces[role].dropped}
-    if not lost:
-        return None
-    counts = ", ".join(f"{count} of the {role}" for role, count in lost.items())
-    return _open(f"records were lost by overflow ({counts})")
+    for role in ROLES:
+        if dropped := case.traces[role].dropped:
+            return _open(f"records were lost by overflow ({dropped} of the {role})")
+    return None
+
+
+def _missing(case: Case) -> Verdict | None:
+    for role in ROLES:
+        count, seen = len(case.traces[role].records), case.evidence.records_at_last_look(role)
+        if case.endings[role].looked and seen is not None and seen > count:
+            return _open(
+                f"records are missing: the last look counted {seen} of the {role}, the trace has "
+                f"{count}"
+            )
+    return None
 
 
 def _contradictions(case: Case) -> Verdict | None:
     problems = check_pair(case.traces["server"], case.traces["client"])
+    # Of a channel that was not opened or closed as it should be the values say little.
+    if not any(problem.is_hole for problem in problems) and (framed := _framing(case)):
+        return framed
     if not problems:
         return None
     first = problems[0]
@@ -120,6 +135,15 @@ def _contradictions(case: Case) -> Verdict | None:
         place = place_of(case.traces[first.endpoint], first.record, first.text)
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     return _rejected(kinds.get(first.rule, "record"), f"{first.rule}: {first.text}{more}", place)
+
+
+def _framing(case: Case) -> Verdict | None:
+    if any(ending.needs for ending in case.endings.values()):
+        return None
+    for problem in handshake_problems(case.traces, case.endings):
+        place = place_of(case.traces[problem.role], problem.row, problem.text)
+        return _rejected("record", problem.text, place)
+    return None
 
 
 def _payload(case: Case) -> Verdict | None:

@@ -26,6 +26,7 @@ IMPOSSIBLE = -1
 INDEX_MASK = 0xFFFFFFFF
 CHUNK = 1 << 16
 EVENTS = frozenset((Kind.NOTIFY, Kind.PENDING_EXIT))
+CAN_FAIL = EVENTS | {Kind.UNMASK}
 TRANSFERS = frozenset((Call.READ, Call.WRITE))
 LIVE = {0: 0, 1: 1, 2: 1}
 """A live byte of 2 is that of a client that has not connected yet."""
@@ -134,6 +135,8 @@ class _Projector:
     copied: int = 0
     copies: bool = False
     last: str = ""
+    live: int | None = None
+    """The peer's live byte as last loaded."""
     away_row: int = -1
     stutters: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -173,7 +176,7 @@ class _Projector:
                 self.stutters += 1
         if kind == Kind.CALL_EXIT and call == Call.SERVER_INIT and new == 0:
             self._check_page(row)
-        if kind in EVENTS and call in TRANSFERS:
+        if kind in CAN_FAIL and call in TRANSFERS:
             self._note_failure(kind, row, new)
 
     def result(self) -> Projection:
@@ -229,6 +232,8 @@ class _Projector:
                 self.page[cell] = (new, row)
             return
         value = self._value(rule.value, row, cell, old, new)
+        if rule.value == "live":
+            self.live = old
         if not (rule.trip and self._is_idle_trip(rule, row)):
             self._emit(rule.do, value, row)
 
@@ -314,6 +319,9 @@ class _Projector:
             bit = self.table.ring.bits[cell]
             if (old ^ new) & bit:
                 self._problem(row, f"changes bit {bit} of {cell}, which is the other direction's")
+        elif rule.must == "live":
+            if self.live is not None and new != self.live:
+                self._problem(row, f"returns {new}, and the live byte was {self.live}")
         elif new != rule.must:
             self._problem(row, f"stores {new}, and {rule.must} was due")
 
@@ -342,7 +350,9 @@ class _Projector:
                 self._problem(at, f"server_init leaves {shown} in {cell}, and {due} was due")
 
     def _note_failure(self, kind: int, row: int, new: int) -> None:
-        if kind == Kind.NOTIFY and new:
+        if kind == Kind.UNMASK and new:
+            self.needs.setdefault("an unmask that fails", row)
+        elif kind == Kind.NOTIFY and new:
             self.needs.setdefault("a notify that fails (L2, L4)", row)
         elif kind == Kind.PENDING_EXIT and signed(new) < 0:
             self.needs.setdefault("a wait that ends with an error (L8)", row)

@@ -30,6 +30,7 @@ Outcome = Literal["finished", "stood still", "stopped while moving", "endpoint d
 
 TSC_HZ = 1_000_000_000
 WRITE_BIT, READ_BIT = 1, 2
+PAGE_SHIFT = 12
 INDICES = {
     "server": (Cell.LEFT_PROD, Cell.LEFT_CONS, Cell.RIGHT_PROD, Cell.RIGHT_CONS),
     "client": (Cell.RIGHT_PROD, Cell.RIGHT_CONS, Cell.LEFT_PROD, Cell.LEFT_CONS),
@@ -453,6 +454,7 @@ class Process:
         self.store(Cell.CLI_LIVE, 2)
         self.store(Cell.SRV_LIVE, 1)
         self.store(Cell.CLI_NOTIFY, WRITE_BIT)
+        self.rings(Kind.SHARE_RING)
         self.attach(0)
         yield
         world.shared = True
@@ -474,6 +476,7 @@ class Process:
         yield
         self.load(Cell.LEFT_ORDER)
         self.load(Cell.RIGHT_ORDER)
+        self.rings(Kind.MAP_RING)
         yield
         self.store(Cell.CLI_LIVE, 1)
         yield
@@ -482,6 +485,15 @@ class Process:
         self.notify()
         self.attach(1)
         return 0
+
+    def rings(self, kind: Kind) -> None:
+        """Rings that are larger than what fits into the page have pages of their own."""
+        at = 24
+        for order in (self.scenario.left_order, self.scenario.right_order):
+            if order >= PAGE_SHIFT:
+                pages = 1 << (order - PAGE_SHIFT)
+                self.log(kind, 9, pages, offset=at)
+                at += 4 * pages
 
     def attach(self, role: int) -> None:
         """The tracer's own record."""
@@ -520,6 +532,7 @@ class Process:
         if self.mapped:
             # As the agent does it: the channel is closed however the operations ended.
             yield from self.perform("close")
+        self.log(Kind.DETACH)
         self.finished = True
 
     def perform(self, name: str, *arguments: int) -> Accesses:

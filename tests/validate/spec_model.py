@@ -62,11 +62,8 @@ FAIR = (
     *("r_call", "r_have", "r_arm", "r_have_again", "r_take", "r_test", "r_raise", "r_live"),
     *("r_final", "r_wait", "r_return", "r_close_raise", "r_connect"),
 )
-NO_VALUE = frozenset(
-    f"{side}_{action}"
-    for side in "sr"
-    for action in ("raise", "wait", "close", "close_raise", "connect", "final", "call")
-)
+SHOW_NOTHING = frozenset(name for name, action in ACTIONS.actions.items() if not action.shows)
+CALLS = frozenset(("s_call", "r_call"))
 
 
 def initial(params: SpecParams) -> Vchan:
@@ -301,9 +298,9 @@ class Model:
     def instead(self, s: Vchan) -> tuple[Candidate, ...]:
         """What could be done here, with the value that it would show."""
         found = set()
-        for action in (*FAIR, "s_call", "s_close", "r_close"):
+        for action in (*FAIR, "s_call"):
             for _, value in self.take(action, s, 1):
-                found.add((action, None if action in NO_VALUE else value))
+                found.add((action, None if action in SHOW_NOTHING | CALLS else value))
         return tuple(
             Candidate("s" if action[0] == "s" else "r", action, value)
             for action, value in sorted(found, key=str)
@@ -362,7 +359,7 @@ def _after(model: Model, lanes: Lanes, node: _Node) -> Iterator[_Node]:
         if done < len(lane.steps):
             step = lane.steps[done]
             for state, value in model.take(step.action, node.state, step.value):
-                if value == step.value:
+                if value == step.value or step.action in SHOW_NOTHING:
                     yield _moved(node, side, state)
         else:
             yield from _beyond(model, node, side, lane)
