@@ -74,15 +74,18 @@ class TlcJob:
     options: Sequence[str] = ("-deadlock",)
     """-deadlock: do NOT look for deadlocks."""
     workers: int = 1
+    short: bool = False
+    """Seconds at most: Java's optimising compiler would cost more than it gives."""
 
 
 def run_tlc(
-    job: TlcJob, limits: Limits = Limits(), on_said: Callable[[str], None] | None = None
+    job: TlcJob, limits: Limits | None = None, on_said: Callable[[str], None] | None = None
 ) -> TlcOutput:
     """Run TLC; `on_said` gets each line that the spec prints, while it runs.
 
     Raises TestbedError when TLC itself fails (a module that does not parse, an evaluation error).
     """
+    limits = limits or Limits()
     heap_mib = limits.heap_mib or _heap_mib()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tlc-") as scratch:
@@ -127,6 +130,7 @@ def _command(job: TlcJob, heap_mib: int, scratch: str) -> list[str]:
         f"-Xmx{heap_mib}m",
         "-XX:+UseSerialGC" if job.workers == 1 else "-XX:+UseParallelGC",
         "-XX:+ExitOnOutOfMemoryError",
+        *(["-XX:TieredStopAtLevel=1"] if job.short else []),
         *(f"-D{name}={value}" for name, value in properties.items()),
         "-cp",
         ":".join(class_path),

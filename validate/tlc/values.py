@@ -16,7 +16,10 @@ _TOKEN = re.compile(r'\s*(<<|>>|\|->|:>|@@|[\[\](){},]|-?\d+|"(?:[^"\\]|\\.)*"|\
 def parse_value(text: str) -> Value:
     """The value that `text` writes. Raises ValueError when it writes none, or more than one."""
     tokens = _tokens(text)
-    value, rest = _value(tokens, 0)
+    try:
+        value, rest = _value(tokens, 0)
+    except IndexError as error:
+        raise ValueError(f"a TLA+ value ends too early: {text!r}") from error
     if rest != len(tokens):
         raise ValueError(f"more than one TLA+ value: {text!r}")
     return value
@@ -53,8 +56,6 @@ def _tokens(text: str) -> list[str]:
 
 
 def _value(tokens: list[str], at: int) -> tuple[Value, int]:
-    if at >= len(tokens):
-        raise ValueError("a TLA+ value ends too early")
     token = tokens[at]
     if token == "<<":
         return _sequence(tokens, at + 1)
