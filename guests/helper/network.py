@@ -91,9 +91,9 @@ class Network:
         self._macs = (self._macs + 1) % (1 << 24)
         return MAC_PREFIX + "".join(f":{byte:02x}" for byte in self._macs.to_bytes(3, "big"))
 
-    async def enslave(self, name: str, seconds_max: float = VIF_SECONDS_MAX) -> None:
+    async def enslave(self, name: str) -> None:
         """Put the vif `name` on the bridge, as soon as it is there. Raises TestbedError."""
-        deadline = asyncio.get_running_loop().time() + seconds_max
+        deadline = asyncio.get_running_loop().time() + VIF_SECONDS_MAX
         while True:
             # Cleared before the look: a change between look and wait would be slept through.
             self._changed.clear()
@@ -101,7 +101,7 @@ class Network:
                 break
             if not await self._change_before(deadline):
                 raise TestbedError(
-                    f"The network interface {name} did not appear within {seconds_max:.0f} s.",
+                    f"The network interface {name} did not appear within {VIF_SECONDS_MAX:.0f} s.",
                     next_step="Look at dom0's kernel log: is the module xen-netback loaded?",
                 )
         # All vifs have the same address: fe:ff:ff:ff:ff:ff.

@@ -15,7 +15,12 @@ COMMAND_SECONDS_MAX = 120.0
 """For commands that only ask: under an emulator on a busy machine one takes seconds."""
 
 # Where distributions keep programs of Xen that are not on everybody's PATH.
-PROGRAM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/lib/xen/bin", "/usr/libexec/xen/bin")
+PROGRAM_FOLDERS: tuple[str, ...] = (
+    "/usr/sbin",
+    "/sbin",
+    "/usr/lib/xen/bin",
+    "/usr/libexec/xen/bin",
+)
 
 LAST_LINES = 12
 

@@ -89,11 +89,11 @@ def connect(address: Address) -> HelperClient:
 
     try:
         folder = ssh.send_helper()
-        command = ssh.command("exec", "python3", f"{folder}/helper.pyz", "--remove", folder)
-        return HelperClient(ProcessCarrier(command, on_end=end))
     except BaseException:
         end()
         raise
+    command = ssh.command("exec", "python3", f"{folder}/helper.pyz", "--remove", folder)
+    return HelperClient(ProcessCarrier(command, on_end=end))
 
 
 class Ssh:

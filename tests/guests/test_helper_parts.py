@@ -237,11 +237,13 @@ def test_a_console_keeps_its_end_tells_of_news_and_echoes_nothing() -> None:
 def test_a_console_forgets_its_beginning_and_ends_with_its_descriptor() -> None:
     async def body() -> None:
         read_fd, write_fd = os.pipe()
-        console = Console(read_fd)
+        news = asyncio.Event()
+        console = Console(read_fd, news.set)
         with os.fdopen(write_fd, "wb") as file:
             await asyncio.to_thread(file.write, b"a" * KEPT_BYTES_MAX + b"b" * 1000)
         while not console.text.endswith("b" * 1000):
-            await asyncio.sleep(0)
+            news.clear()
+            await asyncio.wait_for(news.wait(), SECONDS_MAX)
         assert len(console.text) == KEPT_BYTES_MAX
         console.close()
         console.close()

@@ -64,8 +64,8 @@ def test_a_slow_reader_gets_all_of_it_and_writers_are_told_to_wait() -> None:
         for _ in range(2 * QUEUED_BYTES_MAX // len(piece)):
             port.write(piece)
         waiting = asyncio.create_task(port.drained())
-        await asyncio.sleep(0)
-        assert not waiting.done()
+        done, _ = await asyncio.wait({waiting}, timeout=0.05)
+        assert not done
         total = 2 * QUEUED_BYTES_MAX
         got = await asyncio.to_thread(read_exactly, theirs, total - QUEUED_BYTES_MAX // 2)
         await asyncio.wait_for(waiting, SECONDS_MAX)
