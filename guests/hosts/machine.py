@@ -23,6 +23,7 @@ from vchan_testbed.guests.images import Images
 QEMU = "qemu-system-x86_64"
 LIFE_SECONDS_MAX = 4 * 3600.0
 SOCKET_SECONDS_MAX = 60.0
+END_SECONDS_MAX = 30.0
 _LOOK_SECONDS = 0.5
 _CONSOLE_LINES = 25
 
@@ -188,9 +189,11 @@ class Qemu:
         """
         while True:
             ready, _, _ = select.select([connection.fileno(), self._exited], [], [], _LOOK_SECONDS)
-            if connection.fileno() in ready:
+            # Its sockets close before QEMU has ended: readable may also mean that it is going.
+            if connection.fileno() in ready and not _is_at_end(connection):
                 return
-            if self._exited in ready:
+            if ready:
+                self.wait_for_end(END_SECONDS_MAX)
                 raise self.failure("Xen or dom0 ended while it booted")
             if not watchdog.look(self.console_bytes()):
                 raise self.failure(
@@ -232,6 +235,14 @@ class Watchdog:
         if console_bytes != self._seen:
             self._seen, self._seen_at = console_bytes, now
         return now < self._ends and now - self._seen_at < self.silence_seconds_max
+
+
+def _is_at_end(connection: socket.socket) -> bool:
+    """Whether nothing will come any more from a socket that is readable."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except ConnectionResetError:
+        return True
 
 
 def make_ssh_key(path: Path) -> None:

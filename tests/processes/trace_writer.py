@@ -47,6 +47,7 @@ def main() -> None:
     print("ready", flush=True)
     for number in range(int(sys.argv[2])):
         write_block(mapped, number)
+    print("written", flush=True)
     sys.stdin.readline()
 
 
