@@ -6,6 +6,7 @@ Whatever fails, what was collected stays in the run directory.
 from __future__ import annotations
 
 from vchan_testbed.errors import TestbedError
+from vchan_testbed.guests.accounts import settle
 from vchan_testbed.guests.attempt import Attempt, GuestLost
 from vchan_testbed.guests.consoles import console_tail, keep_consoles
 from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
@@ -24,6 +25,15 @@ def run_experiment(
     A pair that the emulator loses is made anew, at most three times. Raises TestbedError, after
     what was collected is written.
     """
+    try:
+        _attempts(host, experiment, run, seed, progress)
+    finally:
+        settle(host, run, progress)
+
+
+def _attempts(
+    host: Host, experiment: Experiment, run: RunDirectory, seed: int, progress: Progress
+) -> None:
     for pairs_anew in range(1 + PAIRS_ANEW_MAX):
         try:
             Attempt(host, experiment, run, seed, progress).perform()

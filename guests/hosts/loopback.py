@@ -124,6 +124,7 @@ class LoopbackHost:
         self._links: dict[str, ProcessLink] = {}
         self._folder = Path()
         self._world: LoopbackWorld | None = None
+        self._baseline: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -134,6 +135,7 @@ class LoopbackHost:
             )
             self._world = stack.enter_context(LoopbackWorld(self._folder / "host"))
             stack.callback(self._hang_up)
+            self._baseline = self.counts()
             self._exit = stack.pop_all()
         return self
 
@@ -174,6 +176,15 @@ class LoopbackHost:
         """What the stand-ins have given out, and the agents that run."""
         agents = sum(link.running for link in self._links.values())
         return {**self._running().counts(), "processes": agents}
+
+    def baseline(self) -> dict[str, int]:
+        """The counts of a new world."""
+        return dict(self._baseline)
+
+    def give_back(self) -> dict[str, int]:
+        """End the agents and count what they left in the world."""
+        self._hang_up()
+        return self.counts()
 
     def consoles(self) -> dict[str, str]:
         """What the agents said on standard error."""

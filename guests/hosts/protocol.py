@@ -61,7 +61,13 @@ class Host(Protocol):
         """The guests that the emulator, not the workload, has lost: one sentence for each."""
 
     def counts(self) -> dict[str, int]:
-        """Domains, grants, ports, keys, vifs, bridges, processes: equal before and after a run."""
+        """Domains, grants, ports, keys, vifs, bridges, processes: what is in use now."""
+
+    def baseline(self) -> dict[str, int]:
+        """The counts before anything was taken, idle domains of a saved state among it."""
+
+    def give_back(self) -> dict[str, int]:
+        """End the agents and the domains, and count again: the baseline, or something leaked."""
 
     def consoles(self) -> dict[str, str]:
         """What the consoles have said, by name."""

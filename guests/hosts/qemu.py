@@ -120,6 +120,14 @@ class QemuHost:
         """What is in use in there (helper/counts.py)."""
         return self._running.host.counts()
 
+    def baseline(self) -> dict[str, int]:
+        """Counted when this machine, or the one whose state was saved, had no domain yet."""
+        return self._running.host.baseline()
+
+    def give_back(self) -> dict[str, int]:
+        """End the agents and the domains, and count again."""
+        return self._running.host.give_back()
+
     def consoles(self) -> dict[str, str]:
         """The host's, and the serial line of the machine: that one is there whatever died."""
         serial_line = self._running.qemu.console_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,12 +90,12 @@ class Starter:
         with self.progress.step(f"boot Xen in QEMU ({self.machine.accelerator.name})"):
             qemu = Qemu(self.machine, self.console, public_part(ssh_key))
             watchdog = Watchdog(BOOT_SILENCE_SECONDS_MAX, BOOT_SECONDS_MAX)
-            host = self._session(qemu, watchdog, keep_domains=False)
+            host = self._session(qemu, watchdog)
         return Running(qemu, host, ssh_key, warm=False)
 
     def from_state(self, place: Path) -> Running:
         """Go on from the saved state in `place`. Raises TestbedError when it does not come back."""
-        ssh_key = warm.ssh_key_of(place)
+        ssh_key, baseline = warm.ssh_key_of(place), warm.baseline_of(place)
         with self.progress.step("go on from the saved state of Xen in QEMU"):
             qemu = Qemu(self.machine, self.console, public_part(ssh_key), wait_for_state=True)
             try:
@@ -103,7 +104,7 @@ class Starter:
                 qemu.end()
                 raise
             watchdog = Watchdog(RESTORE_SECONDS_MAX, RESTORE_SECONDS_MAX)
-            host = self._session(qemu, watchdog, keep_domains=True)
+            host = self._session(qemu, watchdog, baseline)
             try:
                 refresh(host.client)
             except BaseException:
@@ -119,21 +120,27 @@ class Starter:
             link.close()
         running.host.client.close()
         with self.progress.step("save the state for the next run"):
-            warm.save(running.qemu, target, running.ssh_key)
+            warm.save(running.qemu, target, running.ssh_key, running.host.baseline())
 
     def _with_new_session(self, running: Running) -> Running:
         running.host.client.close()
         watchdog = Watchdog(RESTORE_SECONDS_MAX, RESTORE_SECONDS_MAX)
-        return replace(running, host=self._session(running.qemu, watchdog, keep_domains=True))
+        host = self._session(running.qemu, watchdog, running.host.baseline())
+        return replace(running, host=host)
 
-    def _session(self, qemu: Qemu, watchdog: Watchdog, *, keep_domains: bool) -> XenHost:
-        """Say hello to the helper in dom0; ends the machine when there is no answer."""
+    def _session(
+        self, qemu: Qemu, watchdog: Watchdog, baseline: Mapping[str, int] | None = None
+    ) -> XenHost:
+        """Say hello to the helper in dom0; ends the machine when there is no answer.
+
+        With a `baseline` the domains that are there are kept: it was counted before them.
+        """
 
         def connect() -> HelperClient:
             connection = qemu.connect("helper")
             return HelperClient(
                 SocketCarrier(connection),
-                keep_domains=keep_domains,
+                keep_domains=baseline is not None,
                 while_waiting=lambda: qemu.wait_for_data(connection, watchdog),
             )
 
@@ -143,6 +150,7 @@ class Starter:
             on_the_host,
             self.progress,
             Ground(self.machine.accelerator.name),
+            baseline=baseline,
         )
         try:
             return host.__enter__()

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +26,8 @@ KIND = "warm"
 KEPT_MAX = 3
 FREE_BYTES_MIN = 3 << 30
 _STATE = "state"
+_COUNTS = "counts.json"
+_FORMAT = "2"
 _SSH_KEY = "ssh_key"
 
 
@@ -37,6 +39,7 @@ def key_of_state(machine: Machine, experiment: Experiment) -> str:
     """The key of a state of `machine` with the domains of `experiment`."""
     domains = [asdict(experiment.domain(endpoint)) for endpoint in ENDPOINTS]
     return key_of(
+        _FORMAT,
         qemu_version(),
         cpu_of_machine(),
         platform.release(),
@@ -56,8 +59,10 @@ def state_or_build(key: str, build: Callable[[Path], None]) -> Path:
     return place
 
 
-def save(qemu: Qemu, target: Path, ssh_key: Path) -> None:
+def save(qemu: Qemu, target: Path, ssh_key: Path, baseline: Mapping[str, int]) -> None:
     """Write the machine's state and its key into the folder `target`; the machine goes on.
+
+    `baseline` is what was in use in it before its domains were made.
 
     Raises NotSaved.
     """
@@ -67,6 +72,7 @@ def save(qemu: Qemu, target: Path, ssh_key: Path) -> None:
     try:
         with qemu.qmp() as qmp, (target / _STATE).open("wb") as file:
             qmp.save_state(file.fileno())
+        (target / _COUNTS).write_text(json.dumps(dict(baseline)))
         shutil.copy(ssh_key, target / _SSH_KEY)
         shutil.copy(ssh_key.with_name(f"{ssh_key.name}.pub"), target / f"{_SSH_KEY}.pub")
     except OSError as error:
@@ -85,6 +91,15 @@ def load(qemu: Qemu, place: Path) -> None:
 def ssh_key_of(place: Path) -> Path:
     """The private key that the dom0 of this state lets in."""
     return place / _SSH_KEY
+
+
+def baseline_of(place: Path) -> dict[str, int]:
+    """What was in use in that machine before its domains were made. Raises TestbedError."""
+    try:
+        found: dict[str, int] = json.loads((place / _COUNTS).read_text())
+    except (OSError, ValueError) as error:
+        raise TestbedError(f"the saved state is not whole: {error}") from error
+    return found
 
 
 def discard(place: Path) -> None:

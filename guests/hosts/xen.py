@@ -6,7 +6,7 @@ the stream, where the guests' kernel lies, and whether an emulator may lose gues
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -52,7 +52,10 @@ class Ground:
 
 
 class XenHost:
-    """Domains behind a helper. `connect` opens the session, `guest` says what guests boot."""
+    """Domains behind a helper. `connect` opens the session, `guest` says what guests boot.
+
+    `baseline` is what was in use before the domains that an earlier session left idle were made.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,8 @@ class XenHost:
         guest: Callable[[HelperClient], Guest],
         progress: Progress,
         ground: Ground | None = None,
+        *,
+        baseline: Mapping[str, int] | None = None,
     ) -> None:
         self._kind = kind
         self._connect = connect
@@ -68,6 +73,7 @@ class XenHost:
         self._progress = progress
         self._ground = ground or Ground()
         self._client_if_open: HelperClient | None = None
+        self._baseline = None if baseline is None else dict(baseline)
         self._links: dict[str, AgentLink] = {}
         self._idle: dict[str, Message] = {}
         self._domids: dict[str, int] = {}
@@ -76,6 +82,12 @@ class XenHost:
         client = self._connect()
         self._client_if_open = client
         self._idle = {domain["label"]: domain for domain in client.hello["domains"]}
+        try:
+            if self._baseline is None:
+                self._baseline = self.counts()
+        except BaseException:
+            client.close()
+            raise
         return self
 
     def __exit__(
@@ -172,6 +184,18 @@ class XenHost:
     def counts(self) -> dict[str, int]:
         """What is in use on the host (helper/counts.py says of each what is counted)."""
         return dict(self._client.ask("counts")["counts"])
+
+    def baseline(self) -> dict[str, int]:
+        """The counts when nothing had been taken yet."""
+        assert self._baseline is not None
+        return dict(self._baseline)
+
+    def give_back(self) -> dict[str, int]:
+        """End the agents and all domains, and count again. Raises TestbedError."""
+        self._hang_up()
+        self._idle, self._domids = {}, {}
+        self._client.ask("destroy")
+        return self.counts()
 
     def consoles(self) -> dict[str, str]:
         """Of the guests, Xen, dom0's kernel, the helper; what is left when that is gone."""

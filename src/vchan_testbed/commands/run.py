@@ -36,6 +36,14 @@ class Options:
     seed: int | None
     validate: bool
 
+    def asked(self) -> dict[str, str | None]:
+        """For `run.json`: what it takes, with the seed there, to do the same again."""
+        return {
+            "experiment": str(self.experiment) if self.experiment else None,
+            "host": self.host,
+            "domain_type": self.domain_type,
+        }
+
 
 @click.command()
 @click.argument("experiment", required=False, type=click.Path(path_type=Path))
@@ -86,6 +94,7 @@ def perform(options: Options, progress: Progress) -> int:
         experiment.name,
         run_id=secrets.token_hex(16),
         seed=seed,
+        command=options.asked(),
         experiment=experiment.to_dict(),
         host={"kind": host.kind, "xen_version": None},
         versions={"vchan_testbed": __version__},
