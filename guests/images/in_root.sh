@@ -11,6 +11,9 @@ root=$1
 folder=$2
 shift 2
 
+# Debian leaves the folders of chroot and mount out of the PATH of users who are not root.
+PATH=$PATH:/usr/sbin:/sbin
+
 mount --bind "$folder" "$root/mnt"
 mount --bind /dev/null "$root/dev/null"
 exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/mnt LC_ALL=C.UTF-8 \

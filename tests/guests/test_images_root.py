@@ -69,3 +69,12 @@ def test_a_command_that_fails_in_the_root_says_how(tmp_path: Path) -> None:
         run_in_root(tmp_path / "no-such-root", tmp_path, ["true"])
     assert "true" in caught.value.message
     assert "no-such-root" in caught.value.console
+
+
+def test_a_path_without_the_administrators_folders_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So Debian gives it to users who are not root, and chroot lies in /usr/sbin.
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "hello").write_text("from the folder\n")
+    assert run_in_root(Path("/"), tmp_path, ["cat", "/mnt/hello"]) == "from the folder\n"
