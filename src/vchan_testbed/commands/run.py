@@ -115,7 +115,8 @@ def perform(options: Options, progress: Progress) -> int:
     except TestbedError as error:
         directory.update(error=error.message)
         write_failure(directory.path, error.message)
-        error.next_step = f"{error.next_step} What was collected is in {directory.path}.".strip()
+        parts = [error.next_step.rstrip(" ."), f"What was collected is in {directory.path}"]
+        error.next_step = ". ".join(part for part in parts if part) + "."
         raise
     except BaseException as error:
         directory.update(error=f"ended before its end: {error!r}")
