@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -45,12 +46,13 @@ def welcome(connection: socket.socket, said: Message, **changes: Any) -> None:
 def answer_all(connection: socket.socket, answers: Callable[[Message], bytes]) -> None:
     """Answer every message with what `answers` makes of it, until the client hangs up."""
     decoder = Decoder()
-    while data := connection.recv(1 << 16):
-        for frame in decoder.feed(data):
-            if frame.kind is Kind.MESSAGE and frame.tag == 0:
-                connection.sendall(answers(frame.message()))
-            elif frame.kind is Kind.END:
-                connection.sendall(encode(frame))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while data := connection.recv(1 << 16):
+            for frame in decoder.feed(data):
+                if frame.kind is Kind.MESSAGE and frame.tag == 0:
+                    connection.sendall(answers(frame.message()))
+                elif frame.kind is Kind.END:
+                    connection.sendall(encode(frame))
 
 
 def test_what_was_meant_for_another_client_is_passed_over() -> None:
