@@ -21,16 +21,16 @@ from typing import Any, Self
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer import layout
 from vchan_testbed.tracer._core import ffi, lib
+from vchan_testbed.tracer.faults import FAULTS_MAX, rules_of
 
-BITS = {"write": 1, "read": 2, None: 0}
-"""The notify bit whose test-and-clear leads to an event: write is a data event, read a space one.
-"""
-FAULTS_MAX = 16
 BLOCKS_MAX = 1 << 20
 CHANNELS_LOOKED_AT_MAX = 256
 CALLS_LOOKED_AT_MAX = 64
 CALIBRATION_NS = 10_000_000
 TOLD_MAY_BE_OFF = 0.02
+FAULT_STATES = ("not yet", "held", "done", "in vain")
+"""What became of a fault: it hit nothing so far; it holds an access now; it has had its effect; it
+held an access for as long as it may, and what it waited for did not come."""
 
 
 class Tracer:
@@ -40,9 +40,8 @@ class Tracer:
             with Server(...) as server: ...
 
     `path` must not exist. `bytes_max` is the most that the file may grow to; what does not fit is
-    counted as dropped. `versions` may have "xen", "kernel" and "program". `faults` are dicts:
-    {"do": "drop_notify", "nth": 1, "bit": "write"} drops the first event that tells the peer of
-    data ("read": of space, None: any), as if it had been sent.
+    counted as dropped. `versions` may have "xen", "kernel" and "program". `faults` are dicts as
+    `vchan_testbed.tracer.faults` explains them.
 
     Raises InputError for arguments that make no sense, TestbedError when the file cannot be made
     or libxenvchan is not loaded (the binding loads it).
@@ -73,12 +72,7 @@ class Tracer:
         self._run_id = run_id
         self._blocks_max = _blocks(bytes_max)
         self._versions = dict(versions or {})
-        self._rules = [_rule(fault) for fault in faults]
-        if len(self._rules) > FAULTS_MAX:
-            raise InputError(
-                f"{len(self._rules)} faults are too many for one endpoint.",
-                next_step=f"Inject {FAULTS_MAX} at most.",
-            )
+        self._rules = rules_of(faults)
         self._recording: _Recording | None = None
 
     def __enter__(self) -> Self:
@@ -89,11 +83,11 @@ class Tracer:
                 next_step="Import vchan_testbed.bindings.channel before.",
             )
         clock = _Clock.calibrated()
-        fd, doorbell_fd = self._create_file()
-        recording = _Recording(fd, doorbell_fd, os.getpid(), clock)
+        recording = _Recording(*self._create_file(), os.getpid(), clock)
         header = self._header(_text(name), clock)
         rules = ffi.new("struct vt_rule[]", self._rules)
-        if lib.vt_start(fd, header, self._blocks_max, doorbell_fd, rules, len(self._rules)):
+        files = (recording.fd, header, self._blocks_max, recording.doorbell_fd, recording.held_fd)
+        if lib.vt_start(*files, rules, len(self._rules)):
             recording.close()
             self._path.unlink()
             raise TestbedError(
@@ -123,6 +117,14 @@ class Tracer:
         """An eventfd that is rung when a block is full; it is closed when the trace ends."""
         return self._running().doorbell_fd
 
+    @property
+    def held_fd(self) -> int:
+        """An eventfd to be waited for: it is rung when a fault begins to hold an access.
+
+        It is closed when the trace ends.
+        """
+        return self._running().held_fd
+
     def payload(self, position: int, count: int, ok: bool) -> None:
         """Write down what a payload that was read says of itself.
 
@@ -138,7 +140,9 @@ class Tracer:
 
         `page` (24 bytes as hex, or None) and `event_fd` (or None) are of the channel that was
         opened first; `channels` has them for each open channel; `records` is how many were
-        written; `calls` has the API call of each thread that is in one.
+        written; `calls` has the API call of each thread that is in one, and whether a fault holds
+        the thread (it sleeps, but not as the library would); `faults` has for each fault what
+        became of it, one of FAULT_STATES.
         """
         self._running()
         channels = _channels()
@@ -149,6 +153,7 @@ class Tracer:
             "records": lib.vt_look_records(),
             "channels": channels,
             "calls": _calls(),
+            "faults": _faults(),
         }
 
     def _running(self) -> _Recording:
@@ -158,14 +163,15 @@ class Tracer:
             )
         return self._recording
 
-    def _create_file(self) -> tuple[int, int]:
+    def _create_file(self) -> tuple[int, int, int]:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = -1
         try:
             fd = os.open(self._path, flags, 0o644)
             # Sparse: it takes the room only when blocks are used.
             os.ftruncate(fd, layout.HEADER_BYTES + self._blocks_max * layout.BLOCK_BYTES)
-            return fd, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            doorbell_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            return fd, doorbell_fd, os.eventfd(0, os.EFD_CLOEXEC)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
@@ -214,12 +220,13 @@ class _Recording:
 
     fd: int
     doorbell_fd: int
+    held_fd: int
     pid: int
     clock: _Clock
 
     def close(self) -> None:
-        os.close(self.fd)
-        os.close(self.doorbell_fd)
+        for descriptor in (self.fd, self.doorbell_fd, self.held_fd):
+            os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -280,19 +287,15 @@ def _calls() -> list[dict[str, Any]]:
             "tid": int(looks[i].tid),
             "call": layout.Call(looks[i].call).name.lower(),
             "channel": int(looks[i].channel),
+            "held": bool(looks[i].held),
         }
         for i in range(count)
     ]
 
 
-def _rule(fault: Mapping[str, Any]) -> tuple[int, int]:
-    nth, bit = fault.get("nth"), fault.get("bit")
-    if fault.get("do") != "drop_notify" or not isinstance(nth, int) or nth < 1 or bit not in BITS:
-        raise InputError(
-            f"The tracer cannot inject the fault {dict(fault)}.",
-            next_step='Give {"do": "drop_notify", "nth": 1 or more, "bit": "write"|"read"|None}.',
-        )
-    return nth, BITS[bit]
+def _faults() -> list[str]:
+    looks = ffi.new("struct vt_fault_look[]", FAULTS_MAX)
+    return [FAULT_STATES[looks[i].state] for i in range(lib.vt_look_faults(looks, FAULTS_MAX))]
 
 
 def _blocks(bytes_max: int) -> int:

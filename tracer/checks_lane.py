@@ -20,7 +20,16 @@ from vchan_testbed.tracer.checks_parts import (
     signed,
 )
 from vchan_testbed.tracer.format import Records, Role
-from vchan_testbed.tracer.layout import COPY_IN, COPY_OUT, NO_OFFSET, Call, Cell, Flag, Kind
+from vchan_testbed.tracer.layout import (
+    COPY_IN,
+    COPY_OUT,
+    NO_OFFSET,
+    Call,
+    Cell,
+    FaultKind,
+    Flag,
+    Kind,
+)
 from vchan_testbed.tracer.reader import Trace
 
 READ_CELL: dict[Role, Cell] = {"server": Cell.LEFT_CONS, "client": Cell.RIGHT_CONS}
@@ -348,18 +357,44 @@ def _closes(lane: _Lane) -> Iterator[Problem]:
 
 
 def _faults(lane: _Lane) -> Iterator[Problem]:
+    """What a fault hit stands right behind it, and nothing is hit without a fault."""
     records = lane.records
     if not len(records):
         return
     faults = records["kind"] == Kind.FAULT
-    injected = (records["kind"] == Kind.NOTIFY) & ((records["flags"] & Flag.FAULT_INJECTED) != 0)
-    behind = np.zeros(len(records), dtype=np.bool_)
-    behind[1:] = faults[:-1] & ~lane.starts[1:]
-    last = np.append(lane.starts[1:], True)
-    alone = np.flatnonzero(faults & ~last & ~np.append(injected[1:], False))
-    yield from lane.problems(alone, "log", "A fault that hit nothing.")
-    text = "The effect of a record was dropped, and no fault says so."
-    yield from lane.problems(np.flatnonzero(injected & ~behind), "log", text)
+    known = faults & np.isin(records["new"], tuple(FaultKind))
+    yield from lane.problems(np.flatnonzero(faults & ~known), "log", "A fault of no known kind.")
+    for kind, hit, more, text in (
+        (FaultKind.DROP_NOTIFY, *_dropped(records), "The effect of a record was dropped"),
+        (FaultKind.HOLD, *_held(records), "An access was held"),
+    ):
+        mine = faults & (records["new"] == kind)
+        behind = np.zeros(len(records), dtype=np.bool_)
+        behind[1:] = mine[:-1] & ~lane.starts[1:]
+        last = np.append(lane.starts[1:], True)
+        alone = np.flatnonzero(mine & ~last & ~np.append(hit[1:], False))
+        yield from lane.problems(alone, "log", "A fault that hit nothing.")
+        unsaid = np.flatnonzero(hit & ~more & ~behind)
+        yield from lane.problems(unsaid, "log", f"{text}, and no fault says so.")
+
+
+def _dropped(records: Records) -> tuple[Mask, Mask]:
+    """Records that a drop_notify hit; none goes on over several."""
+    hit: Mask = (records["kind"] == Kind.NOTIFY) & ((records["flags"] & Flag.FAULT_INJECTED) != 0)
+    return hit, np.zeros(len(records), dtype=np.bool_)
+
+
+def _held(records: Records) -> tuple[Mask, Mask]:
+    """Records that a hold hit, and those of them that are more of the access before.
+
+    An access over several cells is a record for each of them, all of one time.
+    """
+    hit: Mask = (records["flags"] & (Flag.HELD | Flag.HELD_IN_VAIN)) != 0
+    more = np.zeros(len(records), dtype=np.bool_)
+    fields = ("thread", "t0", "site")
+    same = np.logical_and.reduce([records[name][1:] == records[name][:-1] for name in fields])
+    more[1:] = same & hit[:-1]
+    return hit, more
 
 
 def _payloads(lane: _Lane) -> Iterator[Problem]:

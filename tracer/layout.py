@@ -58,7 +58,9 @@ What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
     MAP_RING           the same
     ATTACH             old = left order + 65536 * right order, new = port, operand = role
     DETACH             -
-    FAULT              old = number of the fault in the list, new = kind (1 drop_notify)
+    FAULT              old = number of the fault in the list, new = kind (`FaultKind`). The record
+                       that it hit follows: of a drop_notify a NOTIFY with FAULT_INJECTED, of a
+                       hold the access, later, with HELD or HELD_IN_VAIN
     PAYLOAD            old = stream position as decoded from the data, new = bytes, operand =
                        0 if the data is right, 1 if not
     COPY               old = offset in the ring, new = bytes; op COPY_IN (0) or COPY_OUT (1)
@@ -212,6 +214,15 @@ class Call(IntEnum):
     FD_FOR_SELECT = 12
 
 
+class FaultKind(IntEnum):
+    """What a fault does."""
+
+    DROP_NOTIFY = 1
+    """An event is not sent, as if it had been."""
+    HOLD = 2
+    """An access of a call is not made before the peer has come to some place."""
+
+
 class Flag(IntFlag):
     """Bits of `flags`."""
 
@@ -223,6 +234,10 @@ class Flag(IntFlag):
     """The compare-and-swap on the real page had to be repeated."""
     LOST_UPDATE = 8
     """Somebody stored between the load and the store of a plain read-modify-write."""
+    HELD = 16
+    """The test bed held this access until what it waited for had come."""
+    HELD_IN_VAIN = 32
+    """The test bed held this access, and what it waited for did not come in time."""
 
 
 class FileState(IntEnum):

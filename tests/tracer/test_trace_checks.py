@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from vchan_testbed.tracer.checks import PROBLEMS_OF_A_RULE_MAX, check_pair
 from vchan_testbed.tracer.checks_cells import cell_problems
 from vchan_testbed.tracer.checks_parts import paired_sides
 from vchan_testbed.tracer.format import Records, Role
-from vchan_testbed.tracer.layout import Call, Cell, Flag, Kind
+from vchan_testbed.tracer.layout import Call, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 
 Traces = tuple[Trace, Trace]
@@ -204,6 +205,11 @@ def changes_of_the_client(records: Records) -> dict[str, tuple[Change, set[str]]
             setting(notify, flags=Flag.FAULT_INJECTED),
             {"log"},
         ),
+        "an access was held and no fault says so": (setting(peer_load, flags=Flag.HELD), {"log"}),
+        "an access was held in vain and no fault says so": (
+            setting(peer_load, flags=Flag.HELD_IN_VAIN),
+            {"log"},
+        ),
         "a record of no kind": (setting(copy, kind=99), {"log"}),
         "an access of no place": (setting(peer_load, offset=0xFFFF), {"log"}),
         "a taking moves by more than was copied": (
@@ -268,16 +274,55 @@ def test_the_server_is_checked_too(recorded: Traces) -> None:
     assert ("server", move, "R1") in [(p.endpoint, p.record, p.rule) for p in problems]
 
 
-def test_a_fault_must_hit_something(recorded: Traces) -> None:
+HITS = [
+    (Kind.NOTIFY, FaultKind.DROP_NOTIFY, Flag.FAULT_INJECTED),
+    (Kind.LOAD, FaultKind.HOLD, Flag.HELD),
+    (Kind.RMW_PLAIN, FaultKind.HOLD, Flag.HELD_IN_VAIN),
+]
+
+
+def with_fault(records: Records, place: int, kind: int) -> Records:
+    """With a fault of the kind before the record at a place."""
+    fault = records[place : place + 1].copy()
+    fault["kind"], fault["old"], fault["new"] = Kind.FAULT, 0, kind
+    return np.insert(records, place, fault)
+
+
+@pytest.mark.parametrize(("hit", "kind", "flag"), HITS)
+def test_a_fault_must_hit_something(
+    recorded: Traces, hit: Kind, kind: FaultKind, flag: Flag
+) -> None:
     server, client = recorded
-    notify = one_of(places(client.records, Kind.NOTIFY, call=Call.WRITE))
-    fault = client.records[notify : notify + 1].copy()
-    fault["kind"], fault["old"], fault["new"] = Kind.FAULT, 0, 1
-    with_fault = np.insert(client.records, notify, fault)
-    (problem,) = check_pair(server, with_records(client, with_fault))
+    place = one_of(places(client.records, hit, call=Call.WRITE))
+    records = with_fault(client.records, place, kind)
+    (problem,) = check_pair(server, with_records(client, records))
     assert problem.text == "A fault that hit nothing."
-    with_fault["flags"][notify + 1] = Flag.FAULT_INJECTED
-    assert check_pair(server, with_records(client, with_fault)) == []
+    records["flags"][place + 1] = flag
+    assert check_pair(server, with_records(client, records)) == []
+    records["new"][place] = 3 - kind
+    told = {problem.text for problem in check_pair(server, with_records(client, records))}
+    assert "A fault that hit nothing." in told
+    assert len(told) == 2
+
+
+def test_a_fault_of_no_known_kind_is_told(recorded: Traces) -> None:
+    server, client = recorded
+    records = with_fault(client.records, one_of(places(client.records, Kind.LOAD)), 3)
+    problems = check_pair(server, with_records(client, records))
+    assert [problem.text for problem in problems] == ["A fault of no known kind."]
+
+
+def test_one_fault_holds_all_records_of_one_access(recorded: Traces) -> None:
+    """A store over two cells is two records of one time; the next access is another one."""
+    server, client = recorded
+    place = one_of(places(client.records, Kind.LOAD, offset=Cell.LEFT_CONS))
+    both = np.insert(client.records, place, client.records[place])
+    records = with_fault(both, place, FaultKind.HOLD)
+    records["flags"][place + 1 : place + 3] = Flag.HELD
+    assert check_pair(server, with_records(client, records)) == []
+    records["t0"][place + 2] += 1
+    (problem,) = check_pair(server, with_records(client, records))
+    assert problem.text == "An access was held, and no fault says so."
 
 
 def test_ends_that_never_met_are_checked_alone(recorded: Traces) -> None:

@@ -6,6 +6,7 @@
 #include "clock.h"
 #include "decode.h"
 #include "emulate.h"
+#include "inject.h"
 #include "objects.h"
 
 /*
@@ -278,6 +279,11 @@ bool vt_site_of(const void *code, uint32_t *site)
     return inside;
 }
 
+static bool is_load(const struct vt_instruction *instruction)
+{
+    return instruction->form >= VT_FORM_LOAD && instruction->form <= VT_FORM_COMPARE;
+}
+
 enum vt_outcome vt_access_at(struct vt_channel *channel, const uint8_t *code, const void *address,
                              struct vt_registers *registers, unsigned *length)
 {
@@ -298,6 +304,9 @@ enum vt_outcome vt_access_at(struct vt_channel *channel, const uint8_t *code, co
         return access_repeated(&place, &instruction, registers, channel->page, offset);
     if (offset + instruction.width > VT_PAGE_BYTES)
         return VT_REFUSED;
+    if (place.thread && place.thread->holds)
+        place.flags |= vt_inject_on_access(place.thread, channel, site, offset, instruction.width,
+                                           is_load(&instruction));
     access_one(&place, &instruction, registers, channel->page, offset);
     return VT_DONE;
 }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "calls.h"
+#include "inject.h"
 #include "segv.h"
 
 #define ROLE_SERVER 0
@@ -129,6 +130,7 @@ static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t
     call.thread->channel = channel->number;
     call.thread->used = channel;
     call.thread->cleared_bits = 0;
+    call.thread->holds = vt_inject_on_call((uint8_t)kind);
     log_now(channel, (struct vt_record){ .kind = VT_CALL_ENTER, .old = size });
     return call;
 }
@@ -149,6 +151,7 @@ static void leave(const struct call *call, int64_t result)
                            });
     call->thread->call = VT_CALL_NONE;
     call->thread->used = NULL;
+    call->thread->holds = 0;
     errno = errno_before;
 }
 

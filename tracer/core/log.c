@@ -131,19 +131,25 @@ static uint32_t check_of(const struct vt_record *record)
     return (uint32_t)mixed;
 }
 
+static void ring(int bell_fd)
+{
+    uint64_t one = 1;
+
+    /* It fails only when the counter is full, and then the bell is ringing already. */
+    if (write(bell_fd, &one, sizeof(one)) < 0)
+        errno = 0;
+}
+
 static void close_block(struct vt_thread *thread)
 {
     struct block_header *header = (struct block_header *)thread->block;
-    uint64_t one = 1;
 
     header->count = thread->filled;
     header->crc = vt_crc32(thread->block + BLOCK_HEADER_BYTES,
                            thread->filled * sizeof(struct vt_record));
     atomic_store_explicit(&header->state, BLOCK_CLOSED, memory_order_release);
     thread->block = NULL;
-    /* It fails only when the counter is full, and then the bell is ringing already. */
-    if (write(trace.doorbell_fd, &one, sizeof(one)) < 0)
-        errno = 0;
+    ring(trace.doorbell_fd);
 }
 
 static bool claim_block(uint32_t *number)
@@ -243,6 +249,17 @@ void vt_log(struct vt_thread *thread, const struct vt_record *record)
     atomic_store(&thread->writing, 1);
     if (vt_log_session() == own_session)
         append(thread, record);
+    atomic_store_explicit(&thread->writing, 0, memory_order_release);
+    errno = errno_before;
+}
+
+void vt_log_ring(struct vt_thread *thread, int bell_fd)
+{
+    int errno_before = errno;
+
+    atomic_store(&thread->writing, 1);
+    if (vt_log_session() == own_session)
+        ring(bell_fd);
     atomic_store_explicit(&thread->writing, 0, memory_order_release);
     errno = errno_before;
 }

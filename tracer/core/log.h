@@ -25,6 +25,8 @@ struct vt_thread {
     uint16_t channel;        /* of its newest call */
     _Atomic uint8_t call;    /* enum vt_call it is in, else 0 */
     uint8_t cleared_bits;    /* of a notify byte, by its last test-and-clear in this call */
+    uint16_t holds;          /* faults that hold an access of this call, a bit each */
+    _Atomic uint8_t held;    /* one of them does so now */
     struct vt_channel *made; /* the channel that its init is making */
     struct vt_channel *used; /* the channel whose call it is in, NULL outside */
     uint32_t filled;         /* records in `block` */
@@ -55,6 +57,12 @@ struct vt_thread *vt_thread(void);
  * room it is counted as dropped and its number is missing.
  */
 void vt_log(struct vt_thread *thread, const struct vt_record *record);
+
+/*
+ * Ring a bell, an eventfd, if the trace is still being recorded: once it is not, the descriptor may
+ * be another file's.
+ */
+void vt_log_ring(struct vt_thread *thread, int bell_fd);
 
 /* One more channel is there; of the first one the header tells the orders. */
 void vt_log_attached(uint32_t left_order, uint32_t right_order);

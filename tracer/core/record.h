@@ -97,10 +97,13 @@ enum vt_call {
 #define VT_FLAG_BY_APPLICATION 2
 #define VT_FLAG_RETRIED 4
 #define VT_FLAG_LOST_UPDATE 8
+#define VT_FLAG_HELD 16
+#define VT_FLAG_HELD_IN_VAIN 32
 
 #define VT_NO_OFFSET 0xffff
 #define VT_COPY_IN 0
 #define VT_COPY_OUT 1
 #define VT_FAULT_DROP_NOTIFY 1
+#define VT_FAULT_HOLD 2
 
 #endif

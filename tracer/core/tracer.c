@@ -72,7 +72,7 @@ static int prepare(void)
     return 0;
 }
 
-int vt_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd,
+int vt_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd, int held_fd,
              const struct vt_rule *rules, uint32_t rule_count)
 {
     int error;
@@ -85,7 +85,7 @@ int vt_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd
         return error;
     vt_access_forget_code();
     vt_channels_renumber();
-    vt_inject_set(rules, rule_count);
+    vt_inject_set(rules, rule_count, held_fd);
     error = vt_log_start(fd, header, blocks_max, doorbell_fd);
     return error ? fail(error, "the trace file cannot be mapped:", strerror(-error)) : 0;
 }
@@ -141,6 +141,7 @@ uint32_t vt_look_calls(struct vt_call_look *looks, uint32_t max)
         looks[count].tid = thread->tid;
         looks[count].call = thread->call;
         looks[count].channel = thread->channel;
+        looks[count].held = thread->held;
         count++;
     }
     return count;
