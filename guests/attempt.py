@@ -127,7 +127,7 @@ class Attempt:
             "experiment": self._experiment.to_dict(),
             "seed": self._seed,
             "run_id": self._run.facts()["run_id"],
-            "faults": [{"do": f.do, "nth": f.nth, "bit": f.bit} for f in faults],
+            "faults": [fault.for_tracer() for fault in faults],
         }
 
     def _watch(self) -> str:
@@ -243,6 +243,8 @@ class Attempt:
             return
         side = self._sides[endpoint]
         side.take(frame)
+        if side.held:
+            self._tell_peer_of_hold(side)
         if side.error is not None:
             raise self._failure(
                 f"The {endpoint} reports: {side.error['message']}",
@@ -253,6 +255,12 @@ class Attempt:
                 f"The {endpoint}'s worker ended with status {side.status} and said nothing.",
                 "See the consoles in the run directory.",
             )
+
+    def _tell_peer_of_hold(self, side: Side) -> None:
+        side.held = False
+        for other in self._sides.values():
+            if other is not side and not other.over:
+                other.link.send({"type": "peer_held"})
 
     def _show(self) -> None:
         shown = [

@@ -33,6 +33,8 @@ class Side:
     signal: int | None = None
     status: int | None = None
     trace_ended: bool = False
+    held: bool = False
+    """A fault has begun to hold it, and its peer does not know yet."""
     stopped: bool = False
     killed: bool = False
     gone: bool = False
@@ -115,6 +117,8 @@ class Side:
             self.operation = message["operation"]
         elif kind == "look":
             self.look = message
+        elif kind == "held":
+            self.held = True
         elif kind == "stopped":
             self.stopped = True
         elif kind == "done":

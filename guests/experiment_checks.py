@@ -6,6 +6,7 @@ What must hang or lose bytes is refused, unless `expect:` names that outcome.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from vchan_testbed.guests.experiment_file import Source, Where
 from vchan_testbed.guests.experiment_model import (
@@ -13,10 +14,19 @@ from vchan_testbed.guests.experiment_model import (
     RECEIVING,
     SENDING,
     Experiment,
+    Fault,
     Operation,
     ring_bytes,
 )
 from vchan_testbed.guests.rings import standing_still
+
+OF_NO_DIRECTION = ("pause", "await_hold")
+COMMON_ENTRIES = ("at", "do", "nth")
+FAULT_ENTRIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "drop_notify": ((), ("bit",)),
+    "hold": (("call", "cell", "until"), ("access", "seconds_max")),
+}
+"""For each fault the entries that it must have besides, and those that it may have."""
 
 
 def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
@@ -25,6 +35,9 @@ def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
     for endpoint in ENDPOINTS:
         for number, operation in enumerate(experiment.operations(endpoint)):
             _check_operation(source, (endpoint, number), experiment, endpoint, operation)
+        _check_awaited(source, experiment, endpoint)
+    for number, fault in enumerate(experiment.faults):
+        _check_fault(source, ("faults", number), fault)
     expect = experiment.expect
     wrong: list[tuple[Where, str, str]] = []
     if expect.progress == "PROGRESS":
@@ -52,6 +65,12 @@ def _check_operation(
     sizes = operation.sizes
     if sizes and sizes[0] == "from" and int(sizes[1]) > int(sizes[3]):
         raise source.error(where, f"sizes from {sizes[1]} to {sizes[3]}", "Expected from <= to.")
+    if operation.do in OF_NO_DIRECTION and experiment.channel.threads == "duplex":
+        raise source.error(
+            where,
+            f"`{operation.do}` in an endpoint with a thread for each direction",
+            "It belongs to neither: leave it out, or take `threads: one`.",
+        )
     if operation.do in ("send", "recv"):
         ring = ring_bytes(experiment.channel, endpoint, writes=operation.do == "send")
         largest = max(int(s) for s in sizes if s not in ("from", "to"))
@@ -61,6 +80,35 @@ def _check_operation(
                 f"a packet of {largest} bytes over a ring of {ring} bytes",
                 "A packet has to fit the ring: the library refuses others.",
             )
+
+
+def _check_fault(source: Source, where: Where, fault: Fault) -> None:
+    wanted, allowed = FAULT_ENTRIES[fault.do]
+    given = [name for name, value in asdict(fault).items() if value is not None]
+    for name in given:
+        if name not in (*COMMON_ENTRIES, *wanted, *allowed):
+            raise source.error(
+                (*where, name),
+                f"the fault {fault.do} has no entry {name!r}",
+                "Expected one of: " + ", ".join((*COMMON_ENTRIES, *wanted, *allowed)) + ".",
+            )
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise source.error(
+            where, f"the fault {fault.do} lacks {', '.join(missing)}", "Add what is missing."
+        )
+
+
+def _check_awaited(source: Source, experiment: Experiment, endpoint: str) -> None:
+    """Each await_hold takes one hold of the peer."""
+    awaiting = [n for n, o in enumerate(experiment.operations(endpoint)) if o.do == "await_hold"]
+    holds = [f for f in experiment.faults if f.do == "hold" and f.at != endpoint]
+    if len(awaiting) > len(holds):
+        raise source.error(
+            (endpoint, awaiting[len(holds)]),
+            f"the {endpoint} awaits more holds than its peer has: {len(holds)}",
+            "It would wait for ever: add a fault `hold` at the other end, or leave it out.",
+        )
 
 
 def _what_hangs(experiment: Experiment) -> Iterator[tuple[Where, str, str]]:

@@ -139,7 +139,7 @@ def build(data: dict[str, Any]) -> Experiment:
         client_domain=DomainConfig(**domains.get("client", {})),
         channel=ChannelConfig(**data.get("channel", {})),
         timeouts=Timeouts(**data.get("timeouts", {})),
-        faults=tuple(Fault(**f) for f in data.get("faults", ())),
+        faults=tuple(_read_fault(f) for f in data.get("faults", ())),
         expect=Expect(**expect),
     )
 
@@ -156,6 +156,11 @@ def _read_operation(entry: str | dict[str, dict[str, Any]]) -> Operation:
         sizes=_read_sizes(arguments.get("sizes", ())),
         pause_seconds=float(arguments.get("pause_seconds", 0.0)),
     )
+
+
+def _read_fault(entry: dict[str, Any]) -> Fault:
+    until = next(iter(entry["until"].items())) if "until" in entry else None
+    return Fault(**{**entry, "until": until})
 
 
 def _read_sizes(sizes: Any) -> tuple[int | str, ...]:

@@ -35,8 +35,8 @@ class ChannelConfig:
 class Operation:
     """One entry of an endpoint's list.
 
-    `do` is write, read, send, recv, read_to_end, pause, data_ready, buffer_space or close; `sizes`
-    is a tuple taken in turn, or ("from", A, "to", B) for sizes drawn from the seed.
+    `do` is write, read, send, recv, read_to_end, pause, await_hold, data_ready, buffer_space or
+    close; `sizes` is a tuple taken in turn, or ("from", A, "to", B) for sizes drawn from the seed.
     """
 
     do: str
@@ -56,12 +56,26 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Fault:
-    """What the tracer of the endpoint `at` makes go wrong."""
+    """What the tracer of the endpoint `at` makes go wrong.
+
+    `do` is drop_notify, which has `bit`, or hold, which has all that follows it. `until` is a cell
+    and its value.
+    """
 
     at: str
     do: str
     nth: int
     bit: str | None = None
+    call: str | None = None
+    cell: str | None = None
+    access: str | None = None
+    until: tuple[str, int] | None = None
+    seconds_max: float | None = None
+
+    def for_tracer(self) -> dict[str, Any]:
+        """Plain data, as `vchan_testbed.tracer.faults` takes it."""
+        every = asdict(self)
+        return {name: every[name] for name in every if name != "at" and every[name] is not None}
 
 
 @dataclass(frozen=True)
@@ -113,13 +127,17 @@ class Experiment:
             client_domain=DomainConfig(**data["client_domain"]),
             channel=ChannelConfig(**data["channel"]),
             timeouts=Timeouts(**data["timeouts"]),
-            faults=tuple(Fault(**f) for f in data["faults"]),
+            faults=tuple(_fault(f) for f in data["faults"]),
             expect=Expect(**{**data["expect"], "known": tuple(data["expect"]["known"])}),
         )
 
 
 def _operation(data: dict[str, Any]) -> Operation:
     return Operation(**{**data, "sizes": tuple(data["sizes"])})
+
+
+def _fault(data: dict[str, Any]) -> Fault:
+    return Fault(**{**data, "until": tuple(data["until"]) if data["until"] else None})
 
 
 def ring_bytes(channel: ChannelConfig, endpoint: str, *, writes: bool) -> int:

@@ -103,7 +103,7 @@ class Endpoint:
     """One end at work.
 
     `on_payload(position, count, ok)` is told of every read, `on_operation(number)` of every
-    operation that begins.
+    operation that begins; `await_hold()` returns when the peer's tracer has begun to hold it.
     """
 
     def __init__(
@@ -114,12 +114,14 @@ class Endpoint:
         *,
         on_payload: Callable[[int, int, bool], None],
         on_operation: Callable[[int], None],
+        await_hold: Callable[[], object],
     ) -> None:
         self._channel = channel
         self._plan = plan
         self._activity = activity
         self._on_payload = on_payload
         self._on_operation = on_operation
+        self._await_hold = await_hold
         self.result = Result()
 
     def perform(self) -> Result:
@@ -171,6 +173,10 @@ class Endpoint:
                 yield from self._receive("read", want)
         elif do == "pause":
             self._pause(operation)
+        elif do == "await_hold":
+            # Idleness of the workload, as a pause is.
+            with self._activity.doing("pause"):
+                self._await_hold()
         else:
             with self._activity.doing(do):
                 getattr(self._channel, do)()

@@ -51,6 +51,7 @@ class Supervisor:
         self._server_path = ""
         self._done = False
         self._look_due = False
+        self._peer_holds = 0
 
     def serve(self) -> int:
         """Until the host says finish or hangs up. Returns the process's exit status."""
@@ -116,6 +117,7 @@ class Supervisor:
             "look": lambda _: self._look(),
             "stop": lambda _: self._stop(),
             "kill": lambda _: self._kill(),
+            "peer_held": lambda _: self._peer_held(),
         }
         if message["type"] == "finish":
             self._send({"type": "bye", "selftest": inspect.selftest()})
@@ -142,6 +144,14 @@ class Supervisor:
                 "versions": inspect.versions(),
             }
         )
+        for _ in range(self._peer_holds):
+            self._tell_worker({"type": "peer_held"})
+
+    def _peer_held(self) -> None:
+        """The other end is held: it may be so before this one has started."""
+        self._peer_holds += 1
+        if self._worker is not None:
+            self._tell_worker({"type": "peer_held"})
 
     def _look(self) -> None:
         """Half of the evidence is the kernel's; the worker adds its page and event descriptor."""
@@ -179,18 +189,24 @@ class Supervisor:
             return
         if message["type"] == "look":
             self._look_due = False
-            threads = self._thread_states(message.pop("calls"))
+            threads = self._thread_states(message.pop("calls"), message.pop("held"))
             message = {**message, "alive": True, "threads": threads}
         self._send(message)
 
-    def _thread_states(self, calls: dict[str, str | None]) -> list[dict[str, Any]]:
-        """Of the threads that make calls; JSON has made text of their numbers."""
+    def _thread_states(self, calls: dict[str, str | None], held: list[int]) -> list[dict[str, Any]]:
+        """Of the threads that make calls; JSON has made text of their numbers.
+
+        One that a fault holds sleeps as well, but it will go on by itself, and what it does then is
+        not the library's delay: it does not count as blocked.
+        """
         assert self._worker is not None
         states = []
         for tid, call in calls.items():
             state = inspect.thread_state(self._worker.pid, int(tid))
             if state is not None:
-                states.append({**state, "in_call": call})
+                state |= {"in_call": call, "held": int(tid) in held}
+                state["blocked_in_kernel"] &= not state["held"]
+                states.append(state)
         return states
 
     def _worker_ended(self, worker: Child) -> None:

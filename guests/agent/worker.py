@@ -1,7 +1,8 @@
 """The worker: opens the channel under the tracer and performs one endpoint's operations.
 
 It speaks with its supervisor over a socket: one JSON object a line each way. The first line is the
-start message; later ones ask for a look. When the socket ends, so does the worker.
+start message; later ones ask for a look, or tell that the peer is held. When the socket ends, so
+does the worker.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from vchan_testbed.bindings.channel import Client, Server
@@ -97,10 +99,9 @@ def run(supervisor: Supervisor, start: Message) -> None:
         faults=tuple(start["faults"]),
     ) as tracer:
         supervisor.hand_over(tracer.doorbell_fd)
-        activity = Activity()
-        threading.Thread(
-            target=answer_looks, args=(supervisor, tracer, activity), daemon=True, name="looks"
-        ).start()
+        activity, peer_holds = Activity(), threading.Semaphore(0)
+        beside(answer, supervisor, tracer, activity, peer_holds)
+        beside(tell_of_holds, supervisor, tracer.held_fd)
         with activity.doing(f"{role}_init"):
             channel = open_channel(start, plan)
         supervisor.send({"type": "connected" if role == "client" else "listening"})
@@ -111,11 +112,13 @@ def run(supervisor: Supervisor, start: Message) -> None:
             activity,
             on_payload=tracer.payload,
             on_operation=lambda n: supervisor.send({"type": "progress", "operation": n}),
+            await_hold=peer_holds.acquire,
         )
         result = dataclasses.asdict(endpoint.perform())
         result["seconds"] = time.monotonic() - began
         with activity.doing("close"):
             channel.close()
+        result["faults"] = tracer.look()["faults"]
     supervisor.send({"type": "done", "result": result})
 
 
@@ -142,22 +145,38 @@ def open_channel(start: Message, plan: Plan) -> Server | Client:
             threading.Event().wait(CONNECT_RETRY_SECONDS)
 
 
-def answer_looks(supervisor: Supervisor, tracer: Tracer, activity: Activity) -> None:
-    """Answer the supervisor until it is gone; then end this process, whatever blocks in it."""
+def beside(do: Callable[..., None], *arguments: object) -> None:
+    """Let a thread do it as long as this process lives."""
+    threading.Thread(target=do, args=arguments, daemon=True, name=do.__name__).start()
+
+
+def tell_of_holds(supervisor: Supervisor, held_fd: int) -> None:
+    """One message for each time that a fault begins to hold this end."""
+    while True:
+        for _ in range(os.eventfd_read(held_fd)):
+            supervisor.send({"type": "held"})
+
+
+def answer(
+    supervisor: Supervisor, tracer: Tracer, activity: Activity, peer_holds: threading.Semaphore
+) -> None:
+    """Hear the supervisor until it is gone; then end this process, whatever blocks in it."""
     while (message := supervisor.receive()) is not None:
         if message["type"] == "look":
-            look = tracer.look()
-            descriptor = look.get("event_fd")
-            readable = None
-            if descriptor is not None:
-                readable = bool(select.select([descriptor], [], [], 0)[0])
-            supervisor.send(
-                {
-                    "type": "look",
-                    "page": look["page"],
-                    "records": look["records"],
-                    "event_fd_readable": readable,
-                    "calls": activity.now(),
-                }
-            )
+            supervisor.send({"type": "look", **seen(tracer.look()), "calls": activity.now()})
+        elif message["type"] == "peer_held":
+            peer_holds.release()
     os._exit(4)
+
+
+def seen(look: Message) -> Message:
+    """The worker's part of an answer; `held` are the threads that a fault holds."""
+    readable, descriptor = None, look["event_fd"]
+    if descriptor is not None:
+        readable = bool(select.select([descriptor], [], [], 0)[0])
+    return {
+        "page": look["page"],
+        "records": look["records"],
+        "event_fd_readable": readable,
+        "held": [call["tid"] for call in look["calls"] if call["held"]],
+    }

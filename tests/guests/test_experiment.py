@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vchan_testbed.errors import InputError
 from vchan_testbed.guests.experiment import (
@@ -14,6 +15,7 @@ from vchan_testbed.guests.experiment import (
     load_experiment,
     parse_experiment,
 )
+from vchan_testbed.tracer.faults import CALLS, CELLS, rules_of
 
 FILES = sorted(default_path().parent.glob("*.yaml"))
 GOOD = """\
@@ -133,6 +135,8 @@ ACROSS_FIELDS = [
     ("read: {bytes: 8, sizes: {", "read: {bytes: 4, sizes: {", 7, "the client reads 4"),
     ("  - read: {bytes: 8, sizes: 8}", "  - recv: {bytes: 2000, sizes: 2000}", 4, "ring of 1024"),
     ("name: good", "name: good\ndomains: {server: {type: dom0}, client: {type: dom0}}", 2, "dom0"),
+    ("2048}", "2048, threads: duplex}", 9, "`pause` in an endpoint with a thread for each"),
+    ("  - close", "  - await_hold: {}", 11, "the client awaits more holds than its peer has: 0"),
 ]
 
 
@@ -142,6 +146,55 @@ def test_fields_that_do_not_fit_are_refused(old: str, new: str, line: int, found
     assert at == line
     assert found in finding
     assert expectation
+
+
+HOLD = "at: server, do: hold, nth: 1, call: read, cell: cli_live, until: {cli_live: 0}"
+FAULT_ERRORS = [
+    # the fault, the finding, the expectation
+    ("at: server, do: drop_notify, nth: 0", "nth is 0", "1 or more"),
+    ("at: server, do: stop, nth: 1", "'stop'", "drop_notify or hold"),
+    ("do: hold, nth: 1", "'at' is a required", "Add it"),
+    ("at: server, do: hold, nth: 1, cell: cli_live", "lacks call, until", "Add what"),
+    ("at: server, do: drop_notify, nth: 1, call: read", "no entry 'call'", "at, do, nth, bit"),
+    (HOLD + ", bit: read", "no entry 'bit'", "until, access, seconds_max"),
+    (HOLD + ", access: both", "'both'", "load, or store"),
+    (HOLD + ", seconds_max: 0", "seconds_max is 0", "seconds above 0"),
+    (HOLD.replace("call: read", "call: wait"), "'wait'", "touches the shared page"),
+    (HOLD.replace("cell: cli_live", "cell: live"), "'live'", "cli_live"),
+    (HOLD.replace("{cli_live: 0}", "{cli_live: 256}"), "cli_live is 256", "0 to 255"),
+    (HOLD.replace("{cli_live: 0}", "{live: 0}"), "'live'", "left_cons"),
+    (HOLD.replace("{cli_live: 0}", "{cli_live: 0, srv_live: 0}"), "until is", "one cell"),
+    (HOLD.replace("{cli_live: 0}", "closed"), "until is 'closed'", "{cli_live: 0}"),
+]
+
+
+@pytest.mark.parametrize(("fault", "found", "expected"), FAULT_ERRORS)
+def test_a_fault_that_makes_no_sense_is_refused(fault: str, found: str, expected: str) -> None:
+    at, finding, expectation = refused(GOOD + f"faults:\n  - {{{HOLD}}}\n  - {{{fault}}}\n")
+    assert at == 14
+    assert found in finding
+    assert expected in expectation
+
+
+def test_a_hold_goes_to_the_tracer_as_it_takes_it() -> None:
+    text = GOOD.replace("  - close", "  - await_hold: {}\n  - close")
+    (fault,) = parse_experiment(text + f"faults:\n  - {{{HOLD}}}\n", "x.yaml").faults
+    assert fault.for_tracer() == {
+        "do": "hold",
+        "nth": 1,
+        "call": "read",
+        "cell": "cli_live",
+        "until": ("cli_live", 0),
+    }
+    assert len(rules_of([json.loads(json.dumps(fault.for_tracer()))])) == 1
+
+
+def test_the_schema_offers_what_the_tracer_has() -> None:
+    path = default_path().parents[1] / "guests" / "experiment.schema.yaml"
+    schema = yaml.safe_load(path.read_text())
+    offered = schema["properties"]["faults"]["items"]["properties"]
+    assert offered["call"]["enum"] == list(CALLS)
+    assert offered["cell"]["enum"] == list(offered["until"]["properties"]) == list(CELLS)
 
 
 MUTUAL = """\

@@ -16,6 +16,7 @@ import pytest
 
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.experiment import (
+    ENDPOINTS,
     Experiment,
     Fault,
     default_path,
@@ -178,6 +179,52 @@ def test_a_run_that_moves_for_too_long_is_stopped(host: LoopbackHost, run: RunDi
     assert facts["outcome"] == "stopped while moving"
     assert facts["quiescence"] is None
     assert {end["ended"] for end in facts["endpoints"].values()} == {"killed"}
+
+
+HELD = """\
+name: held
+server:
+  - read: {bytes: 8, sizes: 8}
+  - read_to_end: {sizes: 8}
+client:
+  - await_hold: {}
+  - write: {bytes: 8, sizes: 8}
+  - read_to_end: {sizes: 8}
+faults:
+  - {at: server, do: hold, nth: 1, call: read, cell: cli_live, until: {%s}, seconds_max: %s}
+timeouts: {settle_seconds: 0.2, run_seconds_max: %s}
+expect: {progress: INCONCLUSIVE}
+"""
+
+
+def test_a_held_end_is_not_standing_still(host: LoopbackHost, run: RunDirectory) -> None:
+    """It sleeps, and so does the other one: but it sleeps in the tracer, and will go on."""
+    facts = perform(host, parse_experiment(HELD % ("cli_live: 0", 60, 1.5), "held"), run)
+    assert facts["outcome"] == "stopped while moving"
+    assert facts["quiescence"]["quiescent"] is False
+    server, client = (facts["quiescence"]["looks"][1]["endpoints"][end] for end in ENDPOINTS)
+    (thread,) = (thread for thread in server["threads"] if thread["in_call"] == "read")
+    assert (thread["held"], thread["blocked_in_kernel"]) == (True, False)
+    (thread,) = (thread for thread in client["threads"] if thread["in_call"] == "read")
+    assert (thread["held"], thread["blocked_in_kernel"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds_max", "became"),
+    [("left_prod: 8", 60, "done"), ("cli_live: 9", 1, "in vain")],
+)
+def test_what_became_of_a_hold_is_told(
+    until: str, seconds_max: int, became: str, host: LoopbackHost, run: RunDirectory
+) -> None:
+    """The server is held before there is a client: it hears of it when it has started."""
+    text = HELD.replace("  - read_to_end: {sizes: 8}\nclient", "  - close\nclient")
+    experiment = parse_experiment(text % (until, seconds_max, 60), "held")
+    facts = perform(host, experiment, run)
+    assert facts["outcome"] == "finished"
+    assert facts["endpoints"]["server"]["result"]["faults"] == [became]
+    assert facts["endpoints"]["server"]["result"]["read_bytes"] == 8
+    assert facts["endpoints"]["client"]["result"]["faults"] == []
+    assert check_pair(*traces(run)) == []
 
 
 class Tapped:

@@ -12,10 +12,13 @@ from click.testing import CliRunner
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
 from vchan_testbed.guests.experiment import default_path
+from vchan_testbed.tracer.layout import Cell, FaultKind, Flag, Kind
+from vchan_testbed.tracer.reader import read_trace
 
 PACKETS = default_path().with_name("packets.yaml")
 DROPPED = default_path().with_name("dropped-event.yaml")
 MUTUAL = default_path().with_name("mutual-writes.yaml")
+CLOSE_RACE = default_path().with_name("close-race.yaml")
 
 
 def run(out: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
@@ -66,6 +69,46 @@ def test_a_dropped_event_is_a_violation_by_the_event_channel(tmp_path: Path) -> 
     assert status == ExitStatus.UNEXPECTED
     assert "but ACCEPTED and STALLED was expected" in said
     assert "Fault of: event channel" in said
+
+
+def test_a_close_that_comes_between_two_looks_is_known_to_lose_the_tail(tmp_path: Path) -> None:
+    status, said, verdict = run(tmp_path / "run", str(CLOSE_RACE))
+    assert status == ExitStatus.EXPECTED, said
+    assert "KNOWN and PROGRESS, as expected" in said
+    assert verdict["known"] == ["L1"]
+    ((place,),) = (use["places"] for use in verdict["known_uses"])
+    assert (place["endpoint"], place["what"]) == ("server", "read: call exit, -1")
+    assert "bytes in the ring 64" in place["reason"]
+    records = read_trace(tmp_path / "run" / "traces" / "server.vtrace").records
+    told = records[place["row"]]
+    assert (told["seq"], told["kind"]) == (place["record"], Kind.CALL_EXIT)
+    fault, held = records[place["row"] - 2], records[place["row"] - 1]
+    assert (fault["kind"], fault["new"]) == (Kind.FAULT, FaultKind.HOLD)
+    assert held[["kind", "offset", "new", "flags"]].tolist() == (
+        Kind.LOAD,
+        Cell.CLI_LIVE,
+        0,
+        Flag.HELD,
+    )
+
+
+THE_OTHER_WAY_ROUND = """\
+faults:
+  - {at: client, do: hold, nth: 1, call: close, cell: cli_live, access: store,
+     until: {left_cons: 1088}}
+"""
+
+
+def test_the_same_close_after_the_read_is_accepted(tmp_path: Path) -> None:
+    """The same race without that fault; who closes is held until all was read."""
+    text, _, _ = CLOSE_RACE.read_text().partition("faults:")
+    text = text.replace("  - await_hold: {}\n", "") + THE_OTHER_WAY_ROUND
+    expect = "expect: {conformance: KNOWN, known: [L1]}\n"
+    (tmp_path / "changed.yaml").write_text(text + expect)
+    status, said, verdict = run(tmp_path / "run", str(tmp_path / "changed.yaml"))
+    assert status == ExitStatus.UNEXPECTED
+    assert (verdict["conformance"], verdict["progress"]) == ("ACCEPTED", "PROGRESS"), said
+    assert (verdict["known"], verdict["known_uses"]) == ([], [])
 
 
 def test_writing_past_each_other_is_stalled(tmp_path: Path) -> None:
