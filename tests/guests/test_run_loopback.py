@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -230,10 +231,11 @@ def test_what_became_of_a_hold_is_told(
 class Tapped:
     """A link that acts on its agent once the agent has sent enough of its trace."""
 
-    ENOUGH_BYTES = 1_000_000
-
-    def __init__(self, link: ProcessLink, act: Callable[[ProcessLink], None]) -> None:
+    def __init__(
+        self, link: ProcessLink, act: Callable[[ProcessLink], None], enough_bytes: int
+    ) -> None:
         self._link = link
+        self._left_bytes = enough_bytes
         self.domid = link.domid
         self.events: queue.Queue[Frame | None] = queue.Queue()
         self.send = link.send
@@ -241,12 +243,11 @@ class Tapped:
         threading.Thread(target=self._pass_on, args=(act,), daemon=True).start()
 
     def _pass_on(self, act: Callable[[ProcessLink], None]) -> None:
-        left = self.ENOUGH_BYTES
         while (frame := self._link.events.get()) is not None:
             self.events.put(frame)
-            if frame.kind is Kind.DATA and left > 0:
-                left -= len(frame.payload)
-                if left <= 0:
+            if frame.kind is Kind.DATA and self._left_bytes > 0:
+                self._left_bytes -= len(frame.payload)
+                if self._left_bytes <= 0:
                     act(self._link)
         self.events.put(None)
 
@@ -254,7 +255,8 @@ class Tapped:
 class Sabotaged(LoopbackHost):
     """A loopback host on which something happens to the agents of the first `times` pairs.
 
-    `lost` says whether it calls that the emulator's doing.
+    It happens when `enough_bytes` of trace have come from there. `lost` says whether it calls that
+    the emulator's doing.
     """
 
     def __init__(
@@ -264,8 +266,10 @@ class Sabotaged(LoopbackHost):
         end: str,
         times: int = 99,
         lost: bool = False,
+        enough_bytes: int = 1_000_000,
     ) -> None:
         super().__init__()
+        self._enough_bytes = enough_bytes
         self._act = act
         self._end = end
         self._times = times
@@ -278,7 +282,7 @@ class Sabotaged(LoopbackHost):
         link = links[self._end]
         assert isinstance(link, ProcessLink)
         if self.pairs <= self._times:
-            links[self._end] = Tapped(link, self._act)
+            links[self._end] = Tapped(link, self._act, self._enough_bytes)
         return links
 
     def lost_guests(self) -> list[str]:
@@ -290,26 +294,95 @@ def worker_of(link: ProcessLink) -> int:
     return int(Path(f"/proc/{link.pid}/task/{link.pid}/children").read_text().split()[0])
 
 
-def kill_worker(link: ProcessLink) -> None:
-    os.kill(worker_of(link), signal.SIGKILL)
-
-
 def kill_agent(link: ProcessLink) -> None:
     os.kill(link.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("end", ["server", "client"])
-def test_kill_9_of_an_endpoint_loses_no_complete_record(end: str, run: RunDirectory) -> None:
-    with Sabotaged(kill_worker, end=end) as host:
+class Witness:
+    """Kills a worker and keeps what it had written: its file, which is the memory it wrote to.
+
+    What the host is told of is that a block is full. So it waits until there are `records` in the
+    newest block; the worker goes on meanwhile and may be at any instruction.
+    """
+
+    def __init__(self, records: int) -> None:
+        self._wanted = records
+        self._file = -1
+
+    def kill(self, link: ProcessLink) -> None:
+        worker = worker_of(link)
+        mapped = Path(f"/proc/{worker}/maps").read_text().splitlines()
+        path = next(line.split()[-1] for line in mapped if line.endswith("trace.vtrace"))
+        self._file = os.open(path, os.O_RDONLY)
+        while not self._u32(_block(self._blocks() - 1) + self._wanted * layout.RECORD_BYTES + 40):
+            pass
+        os.kill(worker, signal.SIGKILL)
+
+    def records(self) -> dict[int, bytes]:
+        """The complete records by their places in the file, as far as they are still in memory.
+
+        A block that was closed and has been sent is given back: zeros.
+        """
+        found = {}
+        for block in range(self._blocks()):
+            data = os.pread(self._file, layout.RECORDS_PER_BLOCK * RECORD, _block(block))
+            for at in range(0, len(data), RECORD):
+                record = data[at : at + RECORD]
+                if layout.record_check(record) == int.from_bytes(record[60:], "little"):
+                    found[_block(block) + at] = record
+        return found
+
+    def newest(self) -> int:
+        """The number of the last complete record, by the process's one thread that makes any."""
+        seen = [int.from_bytes(record[40:44], "little") for record in self.records().values()]
+        return max(seen, default=self._blocks() * layout.RECORDS_PER_BLOCK)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _blocks(self) -> int:
+        return self._u32(24)
+
+    def _u32(self, at: int) -> int:
+        return int.from_bytes(os.pread(self._file, 4, at), "little")
+
+
+RECORD = layout.RECORD_BYTES
+
+
+def _block(number: int) -> int:
+    """Where a block's records begin."""
+    return layout.HEADER_BYTES + number * layout.BLOCK_BYTES + layout.BLOCK_HEADER_BYTES
+
+
+MOMENTS = random.Random(1)
+KILLS = [
+    (end, MOMENTS.randrange(100_000, 2_500_000), MOMENTS.randrange(layout.RECORDS_PER_BLOCK))
+    for end in ENDPOINTS
+    for _ in range(4)
+]
+
+
+@pytest.mark.parametrize(("end", "enough_bytes", "records"), KILLS)
+def test_kill_9_of_an_endpoint_loses_no_complete_record(
+    end: str, enough_bytes: int, records: int, run: RunDirectory
+) -> None:
+    witness = Witness(records)
+    with Sabotaged(witness.kill, end=end, enough_bytes=enough_bytes) as host:
         facts = perform(host, parse_experiment(STEADY % 60, "steady"), run)
         counts = host.counts()
+    arrived = run.trace(end).read_bytes()
+    for place, record in witness.records().items():
+        assert arrived[place : place + RECORD] == record
+    newest = witness.newest()
+    witness.close()
     assert facts["outcome"] == "endpoint died"
     assert facts["endpoints"][end]["ended"] == "died"
     assert facts["endpoints"][end]["signal"] == signal.SIGKILL
     server, client = traces(run)
     killed, other = (server, client) if end == "server" else (client, server)
     assert (killed.ending, other.ending) == ("cut", "complete")
-    assert list(killed.records["seq"]) == list(range(1, len(killed.records) + 1))
+    assert list(killed.records["seq"]) == list(range(1, newest + 1))
     index = layout.Cell.LEFT_CONS if end == "server" else layout.Cell.LEFT_PROD
     moves = (layout.Kind.STORE, layout.Kind.RMW_LOCKED, layout.Kind.RMW_PLAIN)
     stored = values(killed, index, moves)
