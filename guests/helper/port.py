@@ -11,6 +11,8 @@ from collections.abc import Callable
 READ_BYTES = 1 << 16
 READS_A_TURN = 16
 QUEUED_BYTES_MAX = 1 << 20
+HANG_UP_SECONDS = 0.25
+"""How long a port has to be without a client before that counts as a hang-up."""
 
 
 class Port:
@@ -93,10 +95,32 @@ class Port:
             except OSError:
                 data = b""
             if not data:
-                self._on_hang_up()
+                self._at_end()
                 return
             self._on_data(data)
         self._loop.call_soon(self._read, READS_A_TURN)
+
+    def _at_end(self) -> None:
+        """Nobody is at the other side of a port: now, or for good?
+
+        The kernel learns of clients by a queue of its own, beside that of the data. When one leaves
+        and the next one comes while the machine stands still (its state is saved), the next one's
+        hello can be read, and answered, before the first one's leaving is seen. Taken for the next
+        one's hang-up it would cut off a session that has just begun, and its first question would
+        never be answered.
+        """
+        if self._read_fd != self._write_fd:
+            self._on_hang_up()
+        else:
+            self._loop.call_later(HANG_UP_SECONDS, self._look_whether_gone)
+
+    def _look_whether_gone(self) -> None:
+        if self._epoll.closed:
+            return
+        poll = select.poll()
+        poll.register(self._read_fd, select.POLLIN)
+        if any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0)):
+            self._on_hang_up()
 
     def _flush(self) -> None:
         while self._queue:

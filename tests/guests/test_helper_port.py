@@ -6,7 +6,13 @@ import asyncio
 import os
 import socket
 
-from vchan_testbed.guests.helper.port import QUEUED_BYTES_MAX, READ_BYTES, READS_A_TURN, Port
+from vchan_testbed.guests.helper.port import (
+    HANG_UP_SECONDS,
+    QUEUED_BYTES_MAX,
+    READ_BYTES,
+    READS_A_TURN,
+    Port,
+)
 
 SECONDS_MAX = 20.0
 
@@ -52,6 +58,28 @@ def test_more_than_one_turn_reads_arrives_and_then_the_hang_up() -> None:
         ours.close()
 
         assert heard.data == sent
+
+    asyncio.run(body())
+
+
+def test_a_client_that_was_not_there_for_a_moment_has_not_hung_up() -> None:
+    async def body() -> None:
+        ours, theirs = socket.socketpair()
+        heard = Heard()
+        port = port_on(ours.fileno(), ours.fileno(), heard)
+        # A read returns nothing, and yet the other side is there.
+        theirs.shutdown(socket.SHUT_WR)
+        loop = asyncio.get_running_loop()
+        looked = loop.create_future()
+        loop.call_later(2 * HANG_UP_SECONDS, looked.set_result, None)
+        await looked
+        assert not heard.hung_up.is_set()
+        port.write(b"answer")
+        assert await asyncio.to_thread(theirs.recv, 100) == b"answer"
+        theirs.close()
+        await asyncio.wait_for(heard.hung_up.wait(), SECONDS_MAX)
+        await port.close(1.0)
+        ours.close()
 
     asyncio.run(body())
 
