@@ -1,6 +1,6 @@
 """One end of a ping-pong for tracer_cost.py: ROLE ROUNDS TRACE_PATH|-
 
-Prints the seconds that its rounds took.
+Prints the seconds that its rounds took, by the clock and of processor time.
 """
 
 from __future__ import annotations
@@ -8,12 +8,21 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 
 from vchan_testbed.bindings.channel import Client, Server
 from vchan_testbed.tracer.attach import Tracer
 
 PATH = "data/ping"
 PING = bytes(64)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Print how long the block took."""
+    began, used = time.perf_counter(), time.process_time()
+    yield
+    print(time.perf_counter() - began, time.process_time() - used, flush=True)
 
 
 def main() -> None:
@@ -29,16 +38,15 @@ def main() -> None:
         if role == "server":
             with Server(peer, PATH, 65536, 65536) as server:
                 print("listening", flush=True)
-                for _ in range(rounds):
-                    server.read(len(PING))
-                    server.write(PING)
+                with told():
+                    for _ in range(rounds):
+                        server.read(len(PING))
+                        server.write(PING)
         else:
-            with Client(peer, f"/local/domain/{peer}/{PATH}") as client:
-                began = time.perf_counter()
+            with Client(peer, f"/local/domain/{peer}/{PATH}") as client, told():
                 for _ in range(rounds):
                     client.write(PING)
                     client.read(len(PING))
-                print(time.perf_counter() - began, flush=True)
 
 
 if __name__ == "__main__":
