@@ -4,7 +4,11 @@ Runs in a guest, so it needs nothing but the standard library, cffi's runtime an
 file is drawn in layout.py; what cannot wait for Python is in core/.
 
 Functions that the process calls through the tables of loaded objects are stood in for, and stay so
-when the trace has ended: they then do nothing but call the function itself.
+when the trace has ended: they then do nothing but call the function itself. An object that is
+loaded later has its table changed at the next opening of a channel; until then what it does with an
+open one is in the trace only where it touches the shared page.
+
+SIGSEGV is taken again at each call, and let through to a thread that blocks it while its call lasts.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import ctypes
 import faulthandler
 import json
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -82,6 +83,14 @@ class Traced:
         """Switch Python's own handler on, as pytest does."""
         faulthandler.enable()
 
+    def block_faults(self) -> None:
+        """Block SIGSEGV in this thread, as threads that leave all signals to another one do."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGSEGV})
+
+    def blocked(self) -> list[int]:
+        """The signals that are blocked in this thread."""
+        return sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
     def crash(self) -> None:
         """Read at an address that nothing is at."""
         ctypes.string_at(8)
@@ -104,6 +113,7 @@ class Traced:
         """Load the library of functions that touch a channel without libxenvchan."""
         self.application = ctypes.CDLL(path)
         self.application.app_load.restype = ctypes.c_uint32
+        self.application.app_load_by_two_codes.restype = ctypes.c_uint64
 
     def apply(self, function: str, *arguments: int) -> int:
         """Call one of them on the first end's structure."""
@@ -162,6 +172,8 @@ if __name__ == "__main__":
             "join",
             "descriptors",
             "handle_faults",
+            "block_faults",
+            "blocked",
             "crash",
             "fork_and_use",
             "load_application",

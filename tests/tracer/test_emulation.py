@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from vchan_testbed.tracer.layout import Flag, Kind, Op
+from vchan_testbed.tracer.layout import FaultKind, Flag, Kind, Op
 
 CORE = Path(__file__).resolve().parents[2] / "tracer" / "core"
 HERE = Path(__file__).resolve().parent
@@ -423,3 +423,5 @@ def test_the_c_numbers_are_the_drawn_numbers() -> None:
         assert int(numbers[f"OP_{op.name}"]) == op
     for flag in Flag:
         assert int(numbers[f"FLAG_{flag.name}"]) == flag
+    for fault in FaultKind:
+        assert int(numbers[f"FAULT_{fault.name}"]) == fault

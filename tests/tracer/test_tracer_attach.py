@@ -128,6 +128,40 @@ def test_without_libxenvchan_there_is_nothing_to_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+NO_MPROTECT = """
+import ctypes
+from vchan_testbed.bindings import channel
+from vchan_testbed.tracer.attach import Tracer
+
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+
+def step(code, yes, no, value):
+    return code.to_bytes(2, "little") + bytes([yes, no]) + value.to_bytes(4, "little")
+
+# The number of the system call; if it is mprotect's (10) then EPERM, else go on.
+program = step(0x20, 0, 0, 0) + step(0x15, 0, 1, 10) + step(6, 0, 0, 0x50001)
+program += step(6, 0, 0, 0x7FFF0000)
+prctl = ctypes.CDLL(None).prctl
+assert prctl(38, 1, 0, 0, 0) == 0
+assert prctl(22, 2, ctypes.byref(Filter(4, program))) == 0
+Tracer(%r, role="server", domid=1, peer_domid=2).__enter__()
+"""
+
+
+def test_a_system_that_keeps_tables_from_being_changed(dying: Domains, tmp_path: Path) -> None:
+    """Otherwise calls would go past the tracer, and the trace would lack them in silence."""
+    ran = subprocess.run(
+        [sys.executable, "-c", NO_MPROTECT % str(tmp_path / "t")],
+        env={**os.environ, **dying.world.environment(1)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "cannot be traced: this system keeps tables of addresses" in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_tracer_needs_no_numpy() -> None:
     script = (
         "import sys; sys.modules['numpy'] = None; import vchan_testbed.tracer.attach\n"
@@ -315,6 +349,19 @@ def test_what_the_application_does_by_itself(traced: TracedPair, application: Pa
     assert {p.rule for p in check_pair(server, client)} == {"R8"}
 
 
+def test_another_instruction_at_the_same_place(traced: TracedPair, application: Path) -> None:
+    traced.trace()
+    traced.server("load_application", str(application))
+    traced.connect()
+    traced.client("write_all", b"x" * 300, [300])
+    assert traced.server("read_all", 100, 100) == b"x" * 100
+    assert traced.server("apply", "app_load_by_two_codes") == 300 << 32 | 100
+    server, client = traced.end()
+    own = server.records[server.records["flags"] == Flag.BY_APPLICATION]
+    assert own[["offset", "old"]].tolist() == [(Cell.LEFT_CONS, 100), (Cell.LEFT_PROD, 300)]
+    assert check_pair(server, client) == []
+
+
 @pytest.mark.parametrize("read_bytes", [1024, 4096])
 def test_calls_that_go_through_no_table(traced: TracedPair, read_bytes: int) -> None:
     """Accesses are recorded all the same, and rings in the page work."""
@@ -394,6 +441,44 @@ def test_beside_pythons_own_handler(dying: Domains, tmp_path: Path, when: str) -
     traces = read_trace(paths[0]), read_trace(paths[1])
     assert [trace.ending for trace in traces] == ["cut", "complete"]
     assert check_pair(*traces) == []
+
+
+def test_a_thread_that_blocks_sigsegv(dying: Domains, tmp_path: Path) -> None:
+    """A fault whose signal is blocked would end the process: it is let through for the call."""
+    server = dying.process("traced_end.py", 1, PART="blocked")
+    client = dying.process("traced_end.py", 2, PART="blocked")
+    paths = [tmp_path / "server.vtrace", tmp_path / "client.vtrace"]
+    server("trace", str(paths[0]), "server", "{}")
+    client("trace", str(paths[1]), "client", "{}")
+    server("block_faults")
+    server("server", 2, "data/vchan", 4096, 4096, True)
+    client("client", 1, "/local/domain/1/data/vchan", True)
+    client("write_all", b"x" * 3000, [100])
+    assert server("read_all", 2000, 70) == b"x" * 2000
+    assert server("blocked") == [signal.SIGSEGV]
+    # The trace ends before the channel does: its accesses fault all the same.
+    server("end_trace")
+    assert server("read_all", 1000, 70) == b"x" * 1000
+    client("close")
+    server("close")
+    assert server("blocked") == [signal.SIGSEGV]
+    client("end_trace")
+    first, second = read_trace(paths[0]), read_trace(paths[1])
+    assert (first.ending, second.ending) == ("complete", "complete")
+    assert len(first.records) > 100
+
+
+def test_pythons_own_handler_switched_on_behind_a_trace(traced: TracedPair) -> None:
+    """A channel that outlives its trace still faults, and these faults are still ours."""
+    traced.trace()
+    traced.connect()
+    traced.server("end_trace")
+    traced.server("handle_faults")
+    traced.client("write_all", b"x" * 100, [100])
+    assert traced.server("read_all", 100, 100) == b"x" * 100
+    traced.client("close")
+    traced.server("close")
+    traced.client("end_trace")
 
 
 def test_a_child_does_not_write_into_its_parents_trace(traced: TracedPair) -> None:

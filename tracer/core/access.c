@@ -32,6 +32,7 @@ static const struct cell {
 struct known {
     _Atomic uintptr_t code; /* 0: free; 1: being filled */
     struct vt_instruction instruction;
+    uint8_t bytes[VT_INSTRUCTION_BYTES_MAX];
 };
 
 static struct known known[KNOWN_MAX];
@@ -48,7 +49,16 @@ static struct known *near_place(uintptr_t address, unsigned near)
     return &known[(address + near * 37) % KNOWN_MAX];
 }
 
-/* Filled places stay, so a reader needs no lock; if all near ones are taken it decodes anew. */
+/* Another instruction may stand there by now: a library was unloaded and another one loaded. */
+static bool is_still_there(const struct known *place, const uint8_t *code)
+{
+    return !memcmp(place->bytes, code, place->instruction.length);
+}
+
+/*
+ * Filled places stay, so a reader needs no lock; if all near ones are taken, or hold what is no
+ * longer there, it decodes anew.
+ */
 static bool decode_cached(const uint8_t *code, struct vt_instruction *instruction)
 {
     uintptr_t address = (uintptr_t)code;
@@ -56,7 +66,8 @@ static bool decode_cached(const uint8_t *code, struct vt_instruction *instructio
     for (unsigned near = 0; near < NEAR; near++) {
         struct known *place = near_place(address, near);
 
-        if (atomic_load_explicit(&place->code, memory_order_acquire) == address) {
+        if (atomic_load_explicit(&place->code, memory_order_acquire) == address &&
+            is_still_there(place, code)) {
             *instruction = place->instruction;
             return true;
         }
@@ -70,6 +81,7 @@ static bool decode_cached(const uint8_t *code, struct vt_instruction *instructio
         if (!atomic_compare_exchange_strong(&place->code, &expected, 1))
             continue;
         place->instruction = *instruction;
+        memcpy(place->bytes, code, instruction->length);
         atomic_store_explicit(&place->code, address, memory_order_release);
         break;
     }

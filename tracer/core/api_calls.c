@@ -116,15 +116,22 @@ struct call {
     struct vt_channel *channel; /* NULL: not traced, or inside of another call */
     struct vt_thread *thread;
     uint32_t session;
+    bool segv_was_blocked;
 };
 
 static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t size)
 {
-    struct call call = { channel, vt_thread(), vt_log_session() };
+    struct call call = { channel, vt_thread(), vt_log_session(), false };
 
-    if (!channel || !call.thread || channel->session != call.session || call.thread->call)
-        return (struct call){ 0 };
-    vt_segv_take();
+    /* Not only if it is recorded: a channel that outlives its trace faults all the same. */
+    if (channel) {
+        vt_segv_take();
+        call.segv_was_blocked = vt_segv_unblock();
+    }
+    if (!channel || !call.thread || channel->session != call.session || call.thread->call) {
+        call.channel = NULL;
+        return call;
+    }
     call.thread->call_seq++;
     call.thread->call = (uint8_t)kind;
     call.thread->channel = channel->number;
@@ -135,23 +142,27 @@ static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t
     return call;
 }
 
-static void leave(const struct call *call, int64_t result)
+static void log_exit(const struct call *call, int64_t result, int error)
 {
-    int errno_before = errno;
-
-    if (!call->channel)
-        return;
-    /* The recording that it began in may be over, and its thread's place somebody else's. */
-    if (call->session != vt_log_session())
-        return;
     log_now(call->channel, (struct vt_record){
                                .kind = VT_CALL_EXIT,
-                               .old = result < 0 ? (uint64_t)errno_before : 0,
+                               .old = result < 0 ? (uint64_t)error : 0,
                                .new_ = (uint64_t)result,
                            });
     call->thread->call = VT_CALL_NONE;
     call->thread->used = NULL;
     call->thread->holds = 0;
+}
+
+static void leave(const struct call *call, int64_t result)
+{
+    int errno_before = errno;
+
+    /* The recording that it began in may be over, and its thread's place somebody else's. */
+    if (call->channel && call->session == vt_log_session())
+        log_exit(call, result, errno_before);
+    if (call->segv_was_blocked)
+        vt_segv_block();
     errno = errno_before;
 }
 
@@ -178,8 +189,10 @@ static void leave_init(const struct call *call, struct libxenvchan *ctrl)
 {
     int errno_before = errno;
 
-    if (!call->channel)
+    if (!call->channel) {
+        leave(call, 0);
         return;
+    }
     if (call->session == vt_log_session())
         call->thread->made = NULL;
     call->channel->in_init_or_close = false;

@@ -168,8 +168,11 @@ static bool reserve_block(uint32_t number)
     off_t start = HEADER_BYTES + (off_t)number * BLOCK_BYTES;
     uint32_t claimed = number + 1;
 
-    if (!fallocate(trace.fd, 0, start, BLOCK_BYTES) || errno == EOPNOTSUPP)
-        return true;
+    /* Until Linux 5.19 any signal ends it on tmpfs. */
+    do {
+        if (!fallocate(trace.fd, 0, start, BLOCK_BYTES) || errno == EOPNOTSUPP)
+            return true;
+    } while (errno == EINTR);
     atomic_store(&trace.full, true);
     atomic_compare_exchange_strong(&trace.header->blocks_used, &claimed, number);
     return false;

@@ -149,10 +149,11 @@ struct work {
     const struct vt_patch *patches;
     size_t count;
     uintptr_t own_base;
+    const char *unpatched; /* a function whose slot could not be written */
 };
 
 /* Writes to a slot that full RELRO has made read-only, and makes it read-only again. */
-static void write_slot(const struct dl_phdr_info *object, void **slot, void *value)
+static bool write_slot(const struct dl_phdr_info *object, void **slot, void *value)
 {
     uintptr_t page_bytes = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t page = (uintptr_t)slot & ~(page_bytes - 1);
@@ -168,14 +169,15 @@ static void write_slot(const struct dl_phdr_info *object, void **slot, void *val
             is_read_only = true;
     }
     if (is_read_only && mprotect((void *)page, page_bytes, PROT_READ | PROT_WRITE))
-        return;
+        return false;
     __atomic_store_n(slot, value, __ATOMIC_SEQ_CST);
     if (is_read_only)
         mprotect((void *)page, page_bytes, PROT_READ);
+    return true;
 }
 
 static void patch_slots(const struct dl_phdr_info *object, const struct tables *tables,
-                        const ElfW(Rela) *relocations, size_t bytes, const struct work *work)
+                        const ElfW(Rela) *relocations, size_t bytes, struct work *work)
 {
     bool in_library = object->dlpi_addr == vt_library.base;
 
@@ -192,15 +194,16 @@ static void patch_slots(const struct dl_phdr_info *object, const struct tables *
             const struct vt_patch *patch = &work->patches[p];
             void *replacement = in_library ? patch->in_library : patch->in_others;
 
-            if (replacement && *slot != replacement && !strcmp(name, patch->name))
-                write_slot(object, slot, replacement);
+            if (replacement && *slot != replacement && !strcmp(name, patch->name) &&
+                !write_slot(object, slot, replacement))
+                work->unpatched = patch->name;
         }
     }
 }
 
 static int patch_object(struct dl_phdr_info *object, size_t size, void *data)
 {
-    const struct work *work = data;
+    struct work *work = data;
     struct tables tables;
 
     (void)size;
@@ -228,16 +231,17 @@ static const char *find_originals(const struct vt_patch *patches, size_t count)
     return missing;
 }
 
-const char *vt_patch_objects(const struct vt_patch *patches, size_t count)
+int vt_patch_objects(const struct vt_patch *patches, size_t count, const char **name)
 {
-    struct work work = { patches, count, 0 };
-    const char *missing = find_originals(patches, count);
+    struct work work = { .patches = patches, .count = count };
     Dl_info own;
 
-    if (missing)
-        return missing;
+    *name = find_originals(patches, count);
+    if (*name)
+        return -ENOENT;
     if (dladdr((const void *)vt_patch_objects, &own))
         work.own_base = (uintptr_t)own.dli_fbase;
     dl_iterate_phdr(patch_object, &work);
-    return NULL;
+    *name = work.unpatched;
+    return *name ? -EACCES : 0;
 }

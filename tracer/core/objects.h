@@ -34,8 +34,9 @@ struct vt_patch {
 
 /*
  * Find each original, then put the replacements into every object but this one; those that are
- * there already stay. NULL, or the name of a function that is missing.
+ * there already stay. 0, or -ENOENT if a function is missing, -EACCES if its place in a table cannot
+ * be written; then *name says which.
  */
-const char *vt_patch_objects(const struct vt_patch *patches, size_t count);
+int vt_patch_objects(const struct vt_patch *patches, size_t count, const char **name);
 
 #endif

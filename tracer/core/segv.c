@@ -141,3 +141,23 @@ int vt_segv_take(void)
     previous[previous_count - 1] = now;
     return sigaction(SIGSEGV, &ours, NULL) ? -errno : 0;
 }
+
+static bool was_blocked(int how)
+{
+    sigset_t segv, before;
+
+    sigemptyset(&segv);
+    sigaddset(&segv, SIGSEGV);
+    pthread_sigmask(how, &segv, &before);
+    return sigismember(&before, SIGSEGV);
+}
+
+bool vt_segv_unblock(void)
+{
+    return was_blocked(SIG_UNBLOCK);
+}
+
+void vt_segv_block(void)
+{
+    was_blocked(SIG_BLOCK);
+}

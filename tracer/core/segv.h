@@ -2,11 +2,20 @@
 #ifndef VCHAN_TRACER_SEGV_H
 #define VCHAN_TRACER_SEGV_H
 
+#include <stdbool.h>
+
 /*
  * Take the signal, if somebody else has it; what he had is called for faults that are not ours.
  * Cheap enough to be asked again at each call: faulthandler, for one, can be switched on at any
  * time, and would take an access to a decoy for a crash. 0 or a negative errno.
  */
 int vt_segv_take(void);
+
+/*
+ * Let the signal through to this thread: a fault whose signal is blocked ends the process. True if
+ * it was blocked; then vt_segv_block puts that back.
+ */
+bool vt_segv_unblock(void);
+void vt_segv_block(void);
 
 #endif

@@ -35,23 +35,25 @@ static void in_child(void)
     vt_channels_after_fork();
 }
 
-static const char *patch_all(void)
+static int patch_all(const char **name)
 {
-    const char *missing = vt_patch_objects(vt_xen_patches, vt_xen_patches_count);
+    int error = vt_patch_objects(vt_xen_patches, vt_xen_patches_count, name);
 
-    return missing ? missing : vt_patch_objects(vt_api_patches, vt_api_patches_count);
+    return error ? error : vt_patch_objects(vt_api_patches, vt_api_patches_count, name);
 }
 
 void vt_patch_again(void)
 {
+    const char *name;
+
     /* It succeeded at the start, and nothing of it can have gone. */
-    patch_all();
+    patch_all(&name);
 }
 
 static int prepare(void)
 {
     static bool watching_forks;
-    const char *missing;
+    const char *name;
     int error;
 
     if (!vt_find_library())
@@ -63,9 +65,11 @@ static int prepare(void)
         watching_forks = !pthread_atfork(NULL, NULL, in_child);
     if (!watching_forks)
         return fail(-ENOMEM, "pthread_atfork", "failed");
-    missing = patch_all();
-    if (missing)
-        return fail(-ENOENT, "libxenvchan and what it needs do not have", missing);
+    error = patch_all(&name);
+    if (error == -ENOENT)
+        return fail(error, "libxenvchan and what it needs do not have", name);
+    if (error)
+        return fail(error, "this system keeps tables of addresses from being changed, that of", name);
     error = vt_segv_take();
     if (error)
         return fail(error, "SIGSEGV cannot be caught:", strerror(-error));
