@@ -8,7 +8,8 @@ when the trace has ended: they then do nothing but call the function itself. An 
 loaded later has its table changed at the next opening of a channel; until then what it does with an
 open one is in the trace only where it touches the shared page.
 
-SIGSEGV is taken again at each call, and let through to a thread that blocks it while its call lasts.
+SIGSEGV is taken again at each call, and let through to a thread that blocks it for as long as its
+call lasts.
 """
 
 from __future__ import annotations
