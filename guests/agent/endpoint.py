@@ -103,7 +103,8 @@ class Endpoint:
     """One end at work.
 
     `on_payload(position, count, ok)` is told of every read, `on_operation(number)` of every
-    operation that begins; `await_hold()` returns when the peer's tracer has begun to hold it.
+    operation that begins; `await_hold()` returns when the peer's tracer has begun to hold it, or
+    raises PeerGone.
     """
 
     def __init__(

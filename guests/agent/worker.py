@@ -19,14 +19,16 @@ from collections.abc import Callable
 from typing import Any
 
 from vchan_testbed.bindings.channel import Client, Server
-from vchan_testbed.bindings.errors import NoSuchPath
+from vchan_testbed.bindings.errors import NoSuchPath, PeerGone
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.agent.endpoint import Activity, Endpoint, Plan
 from vchan_testbed.tracer.attach import Tracer
+from vchan_testbed.tracer.layout import Cell
 
 Message = dict[str, Any]
 
 CONNECT_RETRY_SECONDS = 0.05
+AWAIT_SECONDS = 0.5
 
 
 class Supervisor:
@@ -112,7 +114,7 @@ def run(supervisor: Supervisor, start: Message) -> None:
             activity,
             on_payload=tracer.payload,
             on_operation=lambda n: supervisor.send({"type": "progress", "operation": n}),
-            await_hold=peer_holds.acquire,
+            await_hold=lambda: await_hold(tracer, peer_holds, role),
         )
         result = dataclasses.asdict(endpoint.perform())
         result["seconds"] = time.monotonic() - began
@@ -167,6 +169,16 @@ def answer(
         elif message["type"] == "peer_held":
             peer_holds.release()
     os._exit(4)
+
+
+def await_hold(tracer: Tracer, peer_holds: threading.Semaphore, role: str) -> None:
+    """Return when the peer is held. Raises PeerGone when it is gone instead."""
+    peer_live = Cell.CLI_LIVE if role == "server" else Cell.SRV_LIVE
+    while not peer_holds.acquire(timeout=AWAIT_SECONDS):
+        # The tracer's look and no call of the library: this is to leave nothing in the trace.
+        page = tracer.look()["page"]
+        if page is not None and not bytes.fromhex(page)[peer_live]:
+            raise PeerGone("await_hold", 0, "the peer has gone and was not held")
 
 
 def seen(look: Message) -> Message:

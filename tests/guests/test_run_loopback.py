@@ -228,6 +228,31 @@ def test_what_became_of_a_hold_is_told(
     assert check_pair(*traces(run)) == []
 
 
+AWAITED_IN_VAIN = """\
+name: awaited
+server:
+  - read: {bytes: 8, sizes: 8}
+  - close
+client:
+  - write: {bytes: 8, sizes: 8}
+  - await_hold: {}
+  - read_to_end: {sizes: 8}
+faults:
+  - {at: server, do: hold, nth: 2, call: read, cell: cli_live, until: {cli_live: 0}}
+expect: {progress: INCONCLUSIVE}
+"""
+
+
+def test_who_awaits_a_hold_that_does_not_come_ends_with_its_peer(
+    host: LoopbackHost, run: RunDirectory
+) -> None:
+    facts = perform(host, parse_experiment(AWAITED_IN_VAIN, "awaited"), run)
+    assert facts["outcome"] == "finished"
+    assert facts["endpoints"]["server"]["result"]["faults"] == ["not yet"]
+    (early,) = facts["endpoints"]["client"]["result"]["ended_early"]
+    assert "operation 2: await_hold: the peer has gone" in early
+
+
 class Tapped:
     """A link that acts on its agent once the agent has sent enough of its trace."""
 
