@@ -39,7 +39,7 @@ def _attempts(
             Attempt(host, experiment, run, seed, progress).perform()
             return
         except (GuestLost, TestbedError) as error:
-            lost = _lost_guests(host)
+            lost = _lost_guests(host, error)
             if not lost and isinstance(error, GuestLost):
                 return
             if not lost:
@@ -58,11 +58,14 @@ def _attempts(
             keep_consoles(host, run)
 
 
-def _lost_guests(host: Host) -> list[str]:
+def _lost_guests(host: Host, error: GuestLost | TestbedError) -> list[str]:
+    """Raises TestbedError when domains went away because their host did."""
     try:
         return host.lost_guests()
     except TestbedError:
-        # The host itself is gone: the failure that led here says more than this one.
+        if isinstance(error, GuestLost):
+            raise
+        # The failure that led here says more than this one.
         return []
 
 

@@ -19,8 +19,10 @@ from vchan_testbed.cache import cache_dir
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
 from vchan_testbed.guests.hosts.accelerator import Choice, choose, qemu_version
+from vchan_testbed.guests.hosts.client import HelperGone
 from vchan_testbed.guests.hosts.machine import (
     DOM0_MEMORY_MIB,
+    END_SECONDS_MAX,
     MEMORY_MIB_MIN,
     XEN_MEMORY_MIB,
     Accelerator,
@@ -113,8 +115,22 @@ class QemuHost:
         return self._running.host.endpoints(experiment)
 
     def lost_guests(self) -> list[str]:
-        """Guests that died of a triple fault: under TCG that is the emulator's failure."""
-        return self._running.host.lost_guests()
+        """Guests that died of a triple fault: under TCG that is the emulator's failure.
+
+        Raises TestbedError when the whole machine has ended.
+        """
+        try:
+            return self._running.host.lost_guests()
+        except HelperGone as error:
+            qemu = self._running.qemu
+            if not qemu.wait_for_end(END_SECONDS_MAX):
+                raise
+            raise TestbedError(
+                "The machine in QEMU ended in the middle of the run.",
+                next_step="Its last lines are in console/serial-line.log of the run directory; the"
+                " kernel log of this machine says whether it was killed for lack of memory",
+                console=qemu.failure("").console,
+            ) from error
 
     def counts(self) -> dict[str, int]:
         """What is in use in there (helper/counts.py)."""
