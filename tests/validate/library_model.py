@@ -638,7 +638,7 @@ def simulate(scenario: Scenario) -> Run:
     }
     threads = {role: process.run() for role, process in processes.items()}
     outcome: Outcome = _schedule(scenario, world, processes, threads)
-    quiescence = _looks(world, processes) if outcome == "stood still" else None
+    quiescence = looks(world, processes) if outcome == "stood still" else None
     died = any(not process.alive for process in processes.values())
     if died and outcome == "finished":
         outcome = "endpoint died"
@@ -676,7 +676,9 @@ def _runnable(world: World, process: Process) -> bool:
     return not process.waiting or world.ports[process.role].queued
 
 
-def _looks(world: World, processes: dict[Role, Process]) -> dict[str, Any]:
+def looks(world: World, processes: dict[Role, Process]) -> dict[str, Any]:
+    """Two looks at a run that stands still, as run.json has them."""
+
     def endpoint(process: Process) -> dict[str, Any]:
         over = process.finished or not process.alive
         thread = {"tid": 1, "state": "S", "syscall": 0, "blocked_in_kernel": True}
