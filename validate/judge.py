@@ -23,6 +23,7 @@ import numpy as np
 
 from vchan_testbed.progress import Progress, Quiet
 from vchan_testbed.tracer.checks import check_pair
+from vchan_testbed.tracer.format import Role
 from vchan_testbed.tracer.layout import Flag
 from vchan_testbed.validate import verdict as words_of_verdict
 from vchan_testbed.validate.cuts import Size
@@ -30,6 +31,7 @@ from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.handshake import handshake_problems
 from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, State
 from vchan_testbed.validate.liveness import progress_of
+from vchan_testbed.validate.lost_tail import judged_up_to, lost_tails
 from vchan_testbed.validate.payload import payload_problems
 from vchan_testbed.validate.prepare import Case, Prepared, Tables, prepare, read_run
 from vchan_testbed.validate.replay import Follow, Replay, Replayed
@@ -225,6 +227,11 @@ def _one_direction(
     if replayed.undecided:
         reason = f"the search stopped at its bound: {replayed.undecided}"
         return replace(base, conformance="UNDECIDED", reason=reason), None, []
+    lost = lost_tails(case.traces, case.endings, case.evidence)
+    at = judged_up_to(replayed.frontier, one.lanes, lost, actions)
+    if not replayed.accepted and at is not None:
+        place = words.unexplained(at)
+        return replace(base, reason=_cannot_tell(place, lost), progress_reason=_LOST), None, []
     if not replayed.accepted:
         place = words.unexplained(replayed.frontier[0])
         maximal = tuple(words.maximal(at) for at in replayed.frontier[:MAXIMAL_SHOWN])
@@ -238,6 +245,10 @@ def _one_direction(
         for use in replayed.uses
         for switch in use.switches
     ]
+    if lost:
+        known = replace(base, conformance="KNOWN" if uses else "ACCEPTED", reason=_known(uses))
+        ids = tuple(dict.fromkeys(use.id for use in uses))
+        return replace(known, progress_reason=_LOST, switches=ids), None, uses
     owner_of = actions.owner_of
     judged = progress_of(replayed.ends, one.lanes.ring, case.evidence, owner_of)
     if judged.word != "PROGRESS":
@@ -256,6 +267,17 @@ def _one_direction(
         ),
         None,
         uses,
+    )
+
+
+_LOST = "The last records of an end are lost: in which state it ended is not known."
+
+
+def _cannot_tell(place: Place, lost: Sequence[Role]) -> str:
+    ends = " and ".join(lost)
+    return (
+        f"judged up to record {place.record - 1} of the {place.endpoint}: its next one"
+        f" ({place.what}) may follow from records of the {ends} that are lost"
     )
 
 
@@ -349,6 +371,7 @@ def _framed(found: Verdict, case: Case) -> Verdict:
 
 def _reach(found: Verdict, case: Case) -> Iterator[str]:
     """How far the verdict reaches."""
+    lost = lost_tails(case.traces, case.endings, case.evidence)
     if case.evidence.facts.get("state") == "incomplete":
         yield "The run was not completed: its run.json says so."
     for role in ROLES:
@@ -358,12 +381,17 @@ def _reach(found: Verdict, case: Case) -> Iterator[str]:
                 f"{ending.left_out} records of the {role} came after the last look, when the test "
                 "bed ended the run; they are checked and not judged."
             )
-        if ending.unlogged:
+        if role in lost:
+            yield (
+                f"The last records of the {role} are lost, and how many they are: its peer is "
+                "judged up to where it may have seen something of them."
+            )
+        elif ending.unlogged:
             yield (
                 f"The {role} was cut off: one access more may have been made after its last "
                 "record, and what it did after that is not judged."
             )
-    if found.directions and not found.overlap:
+    if found.directions and not found.overlap and not lost:
         yield "The two sides never overlapped: no call saw the other side move."
 
 
