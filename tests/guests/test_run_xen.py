@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 
 import vchan_testbed
+from vchan_testbed.guests.experiment import load_experiment
+from vchan_testbed.guests.hosts import ssh
+from vchan_testbed.guests.hosts.qemu import QemuHost
+from vchan_testbed.progress import Quiet
 
 pytestmark = pytest.mark.xen
 
@@ -19,11 +23,13 @@ EXPERIMENTS = Path(vchan_testbed.__file__).parents[2] / "experiments"
 RUN_SECONDS_MAX = 1400.0
 
 
-def run(experiment: str, out: Path) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """Exit status, verdict.json and run.json of `vchan-testbed run --host qemu`."""
+def run(
+    experiment: str, out: Path, *options: str, host: str = "qemu"
+) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Exit status, verdict.json and run.json of `vchan-testbed run`."""
     command = [
         *(sys.executable, "-c", "from vchan_testbed.cli import main; main()"),
-        *("run", str(EXPERIMENTS / experiment), "--host", "qemu", "--out", str(out)),
+        *("run", str(EXPERIMENTS / experiment), "--host", host, "--out", str(out), *options),
     ]
     ended = subprocess.run(
         command,
@@ -35,17 +41,32 @@ def run(experiment: str, out: Path) -> tuple[int, dict[str, Any], dict[str, Any]
     )
     assert (out / "verdict.json").exists(), ended.stderr[-4000:]
     verdict = json.loads((out / "verdict.json").read_text())
-    return ended.returncode, verdict, json.loads((out / "run.json").read_text())
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["state"] == "complete"
+    assert verdict["host"]["xen_version"].startswith("4.17")
+    assert facts["counts"]["before"] == facts["counts"]["after"]
+    return ended.returncode, verdict, facts
 
 
-def test_the_default_experiment_is_accepted_on_real_xen(tmp_path: Path) -> None:
-    status, verdict, facts = run("default.yaml", tmp_path / "run")
+@pytest.mark.parametrize(
+    ("experiment", "options", "domain_type"),
+    [
+        ("default.yaml", (), "pv"),
+        ("default.yaml", ("--domain-type", "pvh"), "pvh"),
+        ("dom0-client.yaml", (), "dom0+pv"),
+        ("dom0-server.yaml", (), "dom0+pv"),
+    ],
+)
+def test_a_run_is_accepted_on_real_xen(
+    experiment: str, options: tuple[str, ...], domain_type: str, tmp_path: Path
+) -> None:
+    status, verdict, facts = run(experiment, tmp_path / "run", *options)
     assert (verdict["conformance"], verdict["progress"]) == ("ACCEPTED", "PROGRESS")
     assert status == 0
     assert verdict["expected"] is True
-    assert verdict["host"]["xen_version"].startswith("4.17")
+    assert verdict["domain_type"] == domain_type
     assert verdict["records"] > 4000
-    assert facts["state"] == "complete"
+    assert facts["counts"]["after"]["domains"] == 0
     assert {end["ended"] for end in facts["endpoints"].values()} == {"finished"}
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
 
@@ -58,3 +79,36 @@ def test_a_dropped_event_is_a_violation_on_real_xen(tmp_path: Path) -> None:
     assert verdict["faults_injected"] == 1
     assert facts["quiescence"]["quiescent"] is True
     assert status == 0
+
+
+def test_a_host_behind_ssh_is_a_host_like_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with QemuHost(load_experiment(None), Quiet()) as machine:
+        access = machine.ssh()
+        config = tmp_path / "ssh_config"
+        config.write_text(
+            f"IdentityFile {access.key}\nIdentitiesOnly yes\n"
+            f"UserKnownHostsFile {tmp_path}/known_hosts\nStrictHostKeyChecking accept-new\n"
+        )
+        monkeypatch.setenv(ssh.CONFIG, str(config))
+        before = machine.counts()
+        address = f"ssh://root@127.0.0.1:{access.port}"
+        status, verdict, facts = run("ping-pong.yaml", tmp_path / "run", host=address)
+        assert machine.counts() == before
+    assert (verdict["conformance"], verdict["progress"]) == ("ACCEPTED", "PROGRESS")
+    assert status == 0
+    assert facts["host"]["kind"] == "ssh"
+    # Those of this machine's own run stay idle beside it, and are nobody's concern.
+    assert facts["counts"]["after"]["domains"] == 2
+
+
+def test_a_tail_that_is_lost_at_a_close_is_known_on_real_xen(tmp_path: Path) -> None:
+    status, verdict, facts = run("close-race.yaml", tmp_path / "run")
+    assert (verdict["conformance"], verdict["known"]) == ("KNOWN", ["L1"])
+    assert status == 0
+    server = facts["endpoints"]["server"]["result"]
+    client = facts["endpoints"]["client"]["result"]
+    assert server["read_bytes"] < client["written_bytes"]
+    (place,) = verdict["known_uses"][0]["places"]
+    assert place["endpoint"] == "server"
