@@ -53,8 +53,9 @@ class DirectionLanes:
         if last < len(lane):
             return Lane(steps)
         death = ending.death
-        if death == "must" and self._never_connects(side):
-            # Who dies before it connects leaves a live byte of 2 and raises nothing.
+        if death == "must" and (self._never_connects(side) or not ending.mapped):
+            # Who dies before it connects leaves a live byte of 2, and before it has the page it
+            # raises nothing: to wait for that event for ever is nobody's fault.
             death = "may"
         return Lane(steps, unlogged=ending.unlogged, death=death)
 

@@ -21,6 +21,7 @@ from vchan_testbed.validate.evidence import Evidence
 
 Ints = npt.NDArray[np.int64]
 INITS = (Call.SERVER_INIT, Call.CLIENT_INIT)
+HAS_THE_PAGE = (Kind.SHARE_PAGE, Kind.MAP_PAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Ending:
     """One access more may have been made after the last record."""
     death: Literal["no", "may", "must"]
     """The kernel cleaned up after the process."""
+    mapped: bool
+    """It has had the shared page: when it dies, its live byte is cleared and an event raised."""
     closed: bool
     """The channel was closed by libxenvchan_close."""
     needs: tuple[str, ...]
@@ -64,6 +67,7 @@ def ending_of(trace: Trace, evidence: Evidence) -> Ending:
         left_out=len(rows) - len(taken),
         unlogged=killed and trace.ending == "cut",
         death=_death(evidence.ended(role)) if killed else "no",
+        mapped=bool(np.any(np.isin(records["kind"][taken], HAS_THE_PAGE))),
         closed=closed,
         needs=_needs(trace, records[taken]),
     )

@@ -213,7 +213,10 @@ class _Projector:
                 continue
             if rule.decides and not self.reads.deciding[row]:
                 continue
-            if self.last in rule.first and row in self.reads.live_after:
+            if self.last in rule.first and row not in self.reads.live_after:
+                if row == self.reads.pending:
+                    continue
+            elif self.last in rule.first:
                 live_row, live = self.reads.live_after[row]
                 if not live:
                     continue

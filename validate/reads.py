@@ -3,6 +3,11 @@
 Compilers hoist dead pairs of index loads, repeat them and reorder the own ones. Of the loads of
 the peer's index that a thread makes before it goes on (arms, tests, stores, waits, returns) the
 last one is the one whose value decided; an earlier one is a look that decides nothing.
+
+A thread that was killed may have gone on in the one access that left no record. So the last load
+before a trace breaks off counts as one that decided, where it can have been: if it had not been,
+nothing is lost, as the value was there to be read. A sender that has not yet asked whether the
+peer is there cannot have acted on its load.
 """
 
 from __future__ import annotations
@@ -33,6 +38,8 @@ class Reads:
     live_after: Mapping[int, tuple[int, bool]]
     """By deciding load: a load of the peer's live byte after it, before the thread goes on, and
     whether that showed the peer open. Only for a side whose table asks for it."""
+    pending: int
+    """Row of a deciding load that nothing has followed yet, because the trace breaks off; or -1."""
 
 
 def reads_of(table: SideTable, records: Records, rows: Ints) -> Reads:
@@ -44,10 +51,13 @@ def reads_of(table: SideTable, records: Records, rows: Ints) -> Reads:
     live = loads & (offset == table.ring.cells[table.peer_live])
     goes_on = np.isin(kind, CHANGES) | np.isin(kind, GOES_ON)
     deciding = _followed_by(theirs, goes_on)
+    pending = _pending(theirs, goes_on)
+    deciding[pending] = True
     flags = np.zeros(len(records), np.uint8)
     flags[mine[deciding]] = 1
     shown = _live_after(records, mine, deciding, live, goes_on) if table.brings_forward else {}
-    return Reads(flags.tobytes(), shown)
+    (row,) = mine[pending] if len(pending) else (-1,)
+    return Reads(flags.tobytes(), shown, int(row))
 
 
 def _live_after(
@@ -62,14 +72,18 @@ def _live_after(
     }
 
 
-def _followed_by(
-    chosen: npt.NDArray[np.bool_], end: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
+def _followed_by(chosen: Flags, end: Flags) -> Flags:
     """Those of `chosen` that come last before an `end`."""
     places = np.flatnonzero(chosen | end)
     last = np.zeros(len(chosen), bool)
     last[places[:-1]] = chosen[places[:-1]] & end[places[1:]]
     return last
+
+
+def _pending(chosen: Flags, end: Flags) -> Ints:
+    """The last of `chosen`, if no `end` comes after it."""
+    places = np.flatnonzero(chosen | end)[-1:]
+    return places[chosen[places]].astype(np.int64)
 
 
 def _next(places: Ints, others: Ints) -> Ints:
