@@ -1,4 +1,4 @@
-"""Ends that were killed: wherever it was, they are not accused, and the verdict says how far it goes.
+"""Ends that were killed are not accused, wherever it was, and the verdict says how far it goes.
 
 The model's library is killed at each of its records in turn, also with one access made that left no
 record. A verdict of REJECTED would accuse a library that has done nothing wrong.
