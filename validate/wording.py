@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vchan_testbed.tracer.format import Records, Role
-from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Cell, Flag, Kind
+from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.direction import DirectionLanes
 from vchan_testbed.validate.lanes import Candidate, Position, Step, Value
@@ -39,6 +39,14 @@ SHOWN = {
     "r_call": "the size",
 }
 """What the value of a step is."""
+
+FAULTS = {int(FaultKind.DROP_NOTIFY): "drops", int(FaultKind.HOLD): "holds"}
+REMARKS = {
+    Flag.FAULT_INJECTED: "dropped by the test bed",
+    Flag.HELD: "held by the test bed",
+    Flag.HELD_IN_VAIN: "held by the test bed in vain",
+}
+"""What the test bed did to a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +181,10 @@ def describe(one: Records) -> str:
         what = f"{what}, {_signed(new)}"
     elif kind in (Kind.PAYLOAD, Kind.COPY):
         what = f"{what} of {new} bytes at {old}"
-    if int(record["flags"]) & Flag.FAULT_INJECTED:
-        what += " (dropped by the test bed)"
+    elif kind == Kind.FAULT:
+        what = f"the test bed {FAULTS.get(new, 'interferes')} what follows"
+    flags = int(record["flags"])
+    what += "".join(f" ({remark})" for flag, remark in REMARKS.items() if flags & flag)
     name = Call(call).name.lower() if call in tuple(Call) else str(call)
     return f"{name}: {what}" if call else what
 
