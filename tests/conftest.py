@@ -14,13 +14,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vchan_testbed.guests.hosts import ssh
+from vchan_testbed.guests.hosts.qemu import SshAccess
 from vchan_testbed.guests.loopback import LoopbackWorld
 from vchan_testbed.tracer.reader import Trace, read_trace
 
@@ -256,6 +258,22 @@ def recorded(
     traces = pair.end()
     loopback_domains.give_back()
     return traces
+
+
+@pytest.fixture
+def ssh_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[SshAccess], str]:
+    """What --host is given for the dom0 of a machine in QEMU, on the port that QEMU forwards."""
+
+    def address_of(access: SshAccess) -> str:
+        config = tmp_path / "ssh_config"
+        config.write_text(
+            f"IdentityFile {access.key}\nIdentitiesOnly yes\n"
+            f"UserKnownHostsFile {tmp_path}/known_hosts\nStrictHostKeyChecking accept-new\n"
+        )
+        monkeypatch.setenv(ssh.CONFIG, str(config))
+        return f"ssh://root@127.0.0.1:{access.port}"
+
+    return address_of
 
 
 def assert_no_leaks(world: LoopbackWorld, before: dict[str, int]) -> None:

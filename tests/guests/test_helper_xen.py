@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +11,8 @@ from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.experiment_model import DomainConfig
 from vchan_testbed.guests.frames import Message
-from vchan_testbed.guests.hosts import ssh
 from vchan_testbed.guests.hosts.protocol import AgentLink
-from vchan_testbed.guests.hosts.qemu import QemuHost
+from vchan_testbed.guests.hosts.qemu import QemuHost, SshAccess
 from vchan_testbed.guests.hosts.ssh import ssh_host
 from vchan_testbed.guests.hosts.xen import XenHost
 from vchan_testbed.progress import Quiet
@@ -53,19 +51,10 @@ def xen(machine: QemuHost) -> Iterator[XenHost]:
 
 
 @pytest.fixture
-def over_ssh(
-    machine: QemuHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[XenHost]:
-    """The same dom0 as any Xen host: by ssh, on the port that QEMU forwards."""
-    access = machine.ssh()
-    config = tmp_path / "ssh_config"
-    config.write_text(
-        f"IdentityFile {access.key}\nIdentitiesOnly yes\n"
-        f"UserKnownHostsFile {tmp_path}/known_hosts\nStrictHostKeyChecking accept-new\n"
-    )
-    monkeypatch.setenv(ssh.CONFIG, str(config))
+def over_ssh(machine: QemuHost, ssh_address: Callable[[SshAccess], str]) -> Iterator[XenHost]:
+    """The same dom0 as any Xen host: by ssh."""
     before = machine.counts()
-    with ssh_host(f"ssh://root@127.0.0.1:{access.port}", Quiet()) as host:
+    with ssh_host(ssh_address(machine.ssh()), Quiet()) as host:
         yield host
     assert machine.counts() == before
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import pytest
 
 import vchan_testbed
 from vchan_testbed.guests.experiment import load_experiment
-from vchan_testbed.guests.hosts import ssh
-from vchan_testbed.guests.hosts.qemu import QemuHost
+from vchan_testbed.guests.hosts.qemu import QemuHost, SshAccess
 from vchan_testbed.progress import Quiet
 
 pytestmark = pytest.mark.xen
@@ -82,18 +82,11 @@ def test_a_dropped_event_is_a_violation_on_real_xen(tmp_path: Path) -> None:
 
 
 def test_a_host_behind_ssh_is_a_host_like_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ssh_address: Callable[[SshAccess], str]
 ) -> None:
     with QemuHost(load_experiment(None), Quiet()) as machine:
-        access = machine.ssh()
-        config = tmp_path / "ssh_config"
-        config.write_text(
-            f"IdentityFile {access.key}\nIdentitiesOnly yes\n"
-            f"UserKnownHostsFile {tmp_path}/known_hosts\nStrictHostKeyChecking accept-new\n"
-        )
-        monkeypatch.setenv(ssh.CONFIG, str(config))
         before = machine.counts()
-        address = f"ssh://root@127.0.0.1:{access.port}"
+        address = ssh_address(machine.ssh())
         status, verdict, facts = run("ping-pong.yaml", tmp_path / "run", host=address)
         assert machine.counts() == before
     assert (verdict["conformance"], verdict["progress"]) == ("ACCEPTED", "PROGRESS")
