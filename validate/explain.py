@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vchan_testbed.validate.verdict import Place, Verdict
+from vchan_testbed.validate.verdict import Direction, Place, Verdict
 
 LINES_MAX = 10
 NOTES_MAX = 2
@@ -27,6 +28,22 @@ _PROGRESS = {
     "STALLED": "it stands still, with a promise open, where the spec admits that",
     "INCONCLUSIVE": "what became of the promises cannot be told",
 }
+_SENDS: dict[Direction, str] = {"left": "client", "right": "server"}
+_DUE = {
+    "s_wait": "the {s} sleeps in a write, and what should have woken it never did",
+    "r_wait": "the {r} sleeps in a read, and what should have woken it never did",
+    "s_raise": "the {s} has put bytes and owes the {r} an event",
+    "r_raise": "the {r} has taken bytes and owes the {s} an event",
+    "s_close_raise": "the {s} has closed and owes the {r} an event",
+    "r_close_raise": "the {r} has closed and owes the {s} an event",
+    "r_call": "the {r} has something to read and does not",
+    "r_connect": "the {r} has not connected",
+}
+"""Fair actions in words; of the others the side does not go on in its call."""
+_DEVIATIONS = {
+    "L1": "a reader that finds the ring empty and then the writer gone does not look into the ring "
+    "again, and loses the last bytes",
+}
 _NEXT_REJECTED = {
     "log": "run it again; if this comes back, the tracer is at fault, not vchan",
     "memory-order": "run it again; if this comes back, look at the clocks and memory of both ends",
@@ -41,8 +58,8 @@ def headline(verdict: Verdict) -> str:
         conformance += f" ({', '.join(use.id for use in verdict.known)})"
     if verdict.conformance == "REJECTED":
         conformance = _REJECTED.get(verdict.kind, conformance)
-        if not _asks_for_progress(verdict):
-            return f"{conformance}."
+    if not _asks_for_progress(verdict):
+        return f"{conformance}."
     if verdict.progress == "VIOLATION":
         return f"{conformance}, but {_violation(verdict)}."
     joint = "and" if verdict.progress == "PROGRESS" else "but"
@@ -61,9 +78,9 @@ def explain(verdict: Verdict, run: Path | None = None) -> list[str]:
         lines.append(xen_words(verdict))
     lines.append(headline(verdict))
     lines += details(verdict)
-    if len(verdict.maximal) > 1:
-        lines.append(f"Behaviours end in {len(verdict.maximal)} places; this is the farthest.")
     lines += verdict.notes[:NOTES_MAX]
+    if verdict.records:
+        lines.append(f"{verdict.records} records{_judged(verdict)}.")
     last = [f"Next: {next_step(verdict)}."] if not verdict.expected else []
     if run is not None:
         last.append(f"Report: {run / 'report.html'}")
@@ -85,7 +102,7 @@ def xen_words(verdict: Verdict) -> str:
 def details(verdict: Verdict) -> list[str]:
     """Where, why, and what would have been right; nothing when there is nothing to say."""
     lines = []
-    if verdict.reason:
+    if verdict.reason and verdict.conformance != "KNOWN":
         lines.append(f"Why: {_sentence(verdict.reason)}")
     if verdict.first_unexplained is not None:
         place = verdict.first_unexplained
@@ -96,17 +113,45 @@ def details(verdict: Verdict) -> list[str]:
         instead = verdict.maximal[0].instead
         if instead:
             lines.append(f"The spec would have gone on with: {'; '.join(instead)}.")
+    if len(verdict.maximal) > 1:
+        lines.append(f"Behaviours end in {len(verdict.maximal)} places; this is the farthest.")
     for use in verdict.known:
+        if use.id in _DEVIATIONS:
+            lines.append(f"{use.id}: {_DEVIATIONS[use.id]}.")
         first = f", first at {place_words(use.places[0])}" if use.places else ""
-        lines.append(f"{use.id}: used {_times(len(use.places))}{first}")
-    asked = _asks_for_progress(verdict)
-    if asked and verdict.progress_reason and verdict.progress_reason != verdict.reason:
+        lines.append(f"{use.id} was used {_times(len(use.places))}{first}.")
+    if verdict.progress == "VIOLATION":
+        lines += _due(verdict)
+    elif (
+        _asks_for_progress(verdict)
+        and verdict.progress_reason
+        and verdict.progress_reason != verdict.reason
+    ):
         lines.append(f"Progress: {_sentence(verdict.progress_reason)}")
     return lines
 
 
+def _due(verdict: Verdict) -> Iterator[str]:
+    """Each action that was due, with who has not done what."""
+    found = False
+    for one in verdict.directions:
+        sender = _SENDS[one.direction]
+        sides = {"s": sender, "r": "server" if sender == "client" else "client"}
+        for action in (one.due_action or "").split(" or "):
+            if not action:
+                continue
+            call = "write" if action.startswith("s_") else "read"
+            words = _DUE.get(action, f"the {sides[action[0]]} does not go on in its {call}")
+            yield f"Due: {action}, direction {one.direction}: {words.format(**sides)}."
+            found = True
+    if not found and verdict.progress_reason:
+        yield f"Progress: {_sentence(verdict.progress_reason)}"
+
+
 def next_step(verdict: Verdict) -> str:
     """What to do about a verdict that was not expected."""
+    if verdict.advice:
+        return verdict.advice
     if verdict.conformance == "REJECTED":
         return _NEXT_REJECTED.get(
             verdict.kind,
@@ -118,10 +163,10 @@ def next_step(verdict: Verdict) -> str:
         return f"look at the {verdict.fault_of or 'owner of that action'}: {_evidence(verdict)}"
     if verdict.progress == "STALLED":
         return "see in the report what each end waits for; the spec allows both to wait"
+    if verdict.conformance == "UNDECIDED":
+        return "the reason names what is missing"
     if verdict.progress == "INCONCLUSIVE":
         return "let the run come to rest (timeouts: settle_seconds) and judge it again"
-    if verdict.conformance == "UNDECIDED":
-        return "the reason names the bound or the spec that is missing"
     return "compare with what the experiment expects"
 
 
@@ -144,8 +189,8 @@ def _words(verdict: Verdict) -> str:
 
 
 def _asks_for_progress(verdict: Verdict) -> bool:
-    """What the spec promises after a step that it does not have, nobody asks."""
-    return verdict.conformance != "REJECTED" or verdict.progress != "INCONCLUSIVE"
+    """What the spec promises after a step that it does not have, or of what it did not see."""
+    return verdict.conformance in ("ACCEPTED", "KNOWN") or verdict.progress != "INCONCLUSIVE"
 
 
 def _violation(verdict: Verdict) -> str:
@@ -163,6 +208,13 @@ def _evidence(verdict: Verdict) -> str:
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _judged(verdict: Verdict) -> str:
+    """By whom and how fast, if it came to that: some traces are turned down before."""
+    if not verdict.directions:
+        return ""
+    return f", judged by {verdict.judge} in {verdict.seconds:.1f} s"
 
 
 def _times(number: int) -> str:

@@ -48,6 +48,7 @@ from vchan_testbed.validate.verdict import (
 from vchan_testbed.validate.wording import Words, place_of
 
 NEEDS = "needs the spec of the library: "
+REPEAT = "repeat the run: what is missing in its traces does not come back"
 STEPS_FOR_TWO = 40_000
 """Steps from which on both directions are followed at the same time."""
 MAXIMAL_SHOWN = 20
@@ -108,7 +109,10 @@ def _decide(case: Case, options: Options, progress: Progress) -> Verdict:
 def _lost(case: Case) -> Verdict | None:
     for role in ROLES:
         if dropped := case.traces[role].dropped:
-            return _open(f"records were lost by overflow ({dropped} of the {role})")
+            return _open(
+                f"records were lost by overflow ({dropped} of the {role})",
+                "make the run shorter: its records did not fit into the trace",
+            )
     return None
 
 
@@ -118,7 +122,8 @@ def _missing(case: Case) -> Verdict | None:
         if case.endings[role].looked and seen is not None and seen > count:
             return _open(
                 f"records are missing: the last look counted {seen} of the {role}, the trace has "
-                f"{count}"
+                f"{count}",
+                REPEAT,
             )
     return None
 
@@ -159,7 +164,10 @@ def _payload(case: Case) -> Verdict | None:
 
 def _needs(case: Case) -> Verdict | None:
     needs = dict.fromkeys(need for one in case.directions for need in one.lanes.needs)
-    return _open(NEEDS + "; ".join(needs)) if needs else None
+    if not needs:
+        return None
+    advice = "keep to calls of read and write that block, or expect UNDECIDED in the experiment"
+    return _open(NEEDS + "; ".join(needs), advice)
 
 
 def _foreign_records(case: Case) -> Verdict | None:
@@ -171,8 +179,14 @@ def _foreign_records(case: Case) -> Verdict | None:
     return _rejected("record", first.text, place)
 
 
-def _open(reason: str) -> Verdict:
-    return Verdict("UNDECIDED", "INCONCLUSIVE", reason, progress_reason="The trace was not judged.")
+def _open(reason: str, advice: str) -> Verdict:
+    return Verdict(
+        "UNDECIDED",
+        "INCONCLUSIVE",
+        reason,
+        progress_reason="The traces were not judged.",
+        advice=advice,
+    )
 
 
 def _rejected(kind: Kind, reason: str, place: Place | None) -> Verdict:
@@ -225,13 +239,20 @@ def _one_direction(
     replayed = replay.run()
     base = _counted(one, replayed, actions)
     if replayed.undecided:
-        reason = f"the search stopped at its bound: {replayed.undecided}"
-        return replace(base, conformance="UNDECIDED", reason=reason), None, []
+        undecided = replace(
+            base,
+            conformance="UNDECIDED",
+            reason=f"the search stopped at its bound: {replayed.undecided}",
+            progress_reason="It was not followed to its end.",
+            advice="make the run shorter, or judge it on a machine that has more of what ran out",
+        )
+        return undecided, None, []
     lost = lost_tails(case.traces, case.endings, case.evidence)
     at = judged_up_to(replayed.frontier, one.lanes, lost, actions)
     if not replayed.accepted and at is not None:
         place = words.unexplained(at)
-        return replace(base, reason=_cannot_tell(place, lost), progress_reason=_LOST), None, []
+        reason = _cannot_tell(place, lost)
+        return replace(base, reason=reason, progress_reason=_LOST, advice=REPEAT), None, []
     if not replayed.accepted:
         place = words.unexplained(replayed.frontier[0])
         maximal = tuple(words.maximal(at) for at in replayed.frontier[:MAXIMAL_SHOWN])
@@ -248,7 +269,7 @@ def _one_direction(
     if lost:
         known = replace(base, conformance="KNOWN" if uses else "ACCEPTED", reason=_known(uses))
         ids = tuple(dict.fromkeys(use.id for use in uses))
-        return replace(known, progress_reason=_LOST, switches=ids), None, uses
+        return replace(known, progress_reason=_LOST, switches=ids, advice=REPEAT), None, uses
     owner_of = actions.owner_of
     judged = progress_of(replayed.ends, one.lanes.ring, case.evidence, owner_of)
     if judged.word != "PROGRESS":
@@ -322,12 +343,11 @@ def _combined(
         progress=progress,
         reason=f"{worst.direction}: {worst.reason}" if worst.reason else "",
         kind="protocol" if conformance == "REJECTED" else "",
-        progress_reason=f"{stuck.direction}: {stuck.progress_reason}"
-        if stuck.progress_reason
-        else "",
+        progress_reason=_progress_reason(found, stuck),
         known=_by_id(uses),
         fault_of=stuck.fault_of,
         due_action=stuck.due_action,
+        advice=_advice(worst, stuck),
         first_unexplained=places[0] if places else None,
         maximal=tuple(at for one in found for at in one.maximal),
         directions=tuple(found),
@@ -337,6 +357,19 @@ def _combined(
         stuttering_records=sum(one.stuttering_records for one in found),
         switches=tuple(dict.fromkeys(switch for one in found for switch in one.switches)),
     )
+
+
+def _progress_reason(found: Sequence[DirectionVerdict], stuck: DirectionVerdict) -> str:
+    """With the directions that it holds for."""
+    reason = stuck.progress_reason
+    same = [one.direction for one in found if one.progress_reason == reason]
+    return f"{' and '.join(same)}: {reason}" if reason else ""
+
+
+def _advice(worst: DirectionVerdict, stuck: DirectionVerdict) -> str:
+    """The one of what the whole verdict rests on."""
+    bad = worst.conformance in ("REJECTED", "KNOWN") or stuck.progress in ("STALLED", "VIOLATION")
+    return "" if bad else worst.advice or stuck.advice
 
 
 def _by_id(uses: Sequence[KnownUse]) -> tuple[KnownUse, ...]:
@@ -365,7 +398,7 @@ def _framed(found: Verdict, case: Case) -> Verdict:
         domain_type=str(facts.get("domain_type") or "none"),
         records=sum(len(records) for records in every),
         faults_injected=dropped,
-        notes=tuple(dict.fromkeys((*found.notes, *cycles, *case.notes, *_reach(found, case)))),
+        notes=tuple(dict.fromkeys((*found.notes, *cycles, *_reach(found, case), *case.notes))),
     )
 
 

@@ -91,6 +91,8 @@ class DirectionVerdict:
     progress: ProgressWord
     reason: str = ""
     progress_reason: str = ""
+    advice: str = ""
+    """As in `Verdict`."""
     switches: tuple[str, ...] = ()
     """Deviations that had to be allowed."""
     fault_of: str | None = None
@@ -161,6 +163,8 @@ class Verdict:
     stuttering_records: int = 0
     """Records that decide nothing: repeated reads, reads of the own index."""
     switches: tuple[str, ...] = ()
+    advice: str = ""
+    """What to do next, where that hangs on the reason; empty: what goes with the words."""
     notes: tuple[str, ...] = ()
     """How far the verdict reaches: a cut trace, records left out, no overlap."""
 

@@ -100,7 +100,9 @@ class Words:
 
     def _why_not(self, side: Side, step: Step, position: Position) -> str:
         remark = self.lanes.lane(side).remarks.get(step.record)
-        shown = f"{step.action} shows {_value(step.action, step.value)}"
+        shown = f"{step.action} comes"
+        if step.action in SHOWN:
+            shown = f"{step.action} shows {_value(step.action, step.value)}"
         if remark:
             return f"{step.action}: {remark}"
         mine = [one for one in position.candidates if one.side == side]

@@ -29,7 +29,7 @@ def run(out: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
     assert (out / "verdict.json").exists(), ran.output
     verdict: dict[str, Any] = json.loads((out / "verdict.json").read_text())
     assert verdict["exit_status"] == ran.exit_code
-    assert "no Xen was involved" in ran.output
+    assert "No Xen was involved" in ran.output
     assert verdict["host"]["xen_version"] is None
     assert verdict["domain_type"] == "none"
     for name in ("report.html", "junit.xml"):
@@ -67,8 +67,8 @@ def test_a_dropped_event_is_a_violation_by_the_event_channel(tmp_path: Path) -> 
     assert verdict["due_action"] == "r_wait"
     assert verdict["expected"] is False
     assert status == ExitStatus.UNEXPECTED
-    assert "but ACCEPTED and STALLED was expected" in said
-    assert "Fault of: event channel" in said
+    assert "expected was ACCEPTED and STALLED" in said
+    assert "the fault of the event channel" in said
 
 
 def test_a_close_that_comes_between_two_looks_is_known_to_lose_the_tail(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from vchan_testbed.validate.explain import LINES_MAX, explain, headline
 from vchan_testbed.validate.verdict import (
     CONFORMANCE,
     PROGRESS,
+    DirectionVerdict,
     Expectation,
     KnownUse,
     Maximal,
@@ -29,6 +30,14 @@ def test_a_good_verdict_is_two_lines() -> None:
         "ACCEPTED and PROGRESS, as expected",
         "What happened is a behaviour of the spec, and everything that was promised was done.",
     ]
+
+
+def test_how_much_was_judged_is_said_of_what_was() -> None:
+    direction = DirectionVerdict("left", "ACCEPTED", "PROGRESS")
+    verdict = replace(GOOD, records=812, seconds=5.04)
+    assert explain(verdict)[-1] == "812 records."
+    followed = replace(verdict, directions=(direction,))
+    assert explain(followed)[-1] == "812 records, judged by TLC in 5.0 s."
 
 
 def test_the_report_comes_last() -> None:
@@ -98,11 +107,33 @@ def test_a_violation_names_the_action_and_whose_fault_it_is() -> None:
     assert "the test bed dropped 1 of its events" in lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("direction", "action", "said"),
+    [
+        ("left", "r_wait", "the server sleeps in a read, and what should have woken it never did"),
+        ("right", "s_wait", "the server sleeps in a write"),
+        ("right", "s_raise", "the server has put bytes and owes the client an event"),
+        ("left", "r_call", "the server has something to read and does not"),
+        ("left", "s_space", "the client does not go on in its write"),
+    ],
+)
+def test_what_was_due_is_said_in_words(direction: Any, action: str, said: str) -> None:
+    one = DirectionVerdict(direction, "ACCEPTED", "VIOLATION", due_action=action)
+    verdict = replace(GOOD, progress="VIOLATION", due_action=action, directions=(one,))
+    (line,) = (line for line in explain(verdict) if line.startswith("Due: "))
+    assert line.startswith(f"Due: {action}, direction {direction}: {said}")
+
+
+def test_what_to_do_may_hang_on_the_reason() -> None:
+    verdict = replace(GOOD, conformance="UNDECIDED", reason="why", advice="do this")
+    assert explain(verdict)[-1] == "Next: do this."
+
+
 def test_a_known_deviation_says_where_it_was_used() -> None:
     verdict = replace(GOOD, conformance="KNOWN", known=(KnownUse("L1", (PLACE, PLACE)),))
     lines = explain(verdict)
     assert "(L1)" in lines[1]
-    assert any(line.startswith("L1: used 2 times, first at client record 812") for line in lines)
+    assert any(line.startswith("L1 was used 2 times, first at client record 812") for line in lines)
 
 
 def test_what_was_expected_instead_is_said_whole() -> None:

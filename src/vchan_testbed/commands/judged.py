@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import click
 
 from vchan_testbed.progress import Progress
 from vchan_testbed.rundir import RunDirectory, write_atomically
 from vchan_testbed.tracer.reader import read_trace
+from vchan_testbed.validate.explain import explain
 from vchan_testbed.validate.judge import judge_run
 from vchan_testbed.validate.report import write_report
 from vchan_testbed.validate.verdict import Verdict
@@ -24,7 +24,6 @@ COLOURS = {
     "REJECTED": "red",
     "VIOLATION": "red",
 }
-NO_XEN = "Loopback host: no Xen was involved."
 
 
 def judge(run: RunDirectory, progress: Progress) -> Verdict:
@@ -38,35 +37,10 @@ def judge(run: RunDirectory, progress: Progress) -> Verdict:
     return verdict
 
 
-def show(verdict: Verdict, run: RunDirectory) -> None:
-    """Print a verdict for people."""
-    for line in lines_of(verdict):
+def show(verdict: Verdict, run: RunDirectory | None = None) -> None:
+    """Print a verdict for people; `run` has its report, if there is one."""
+    first, *others = explain(verdict, run.path if run else None)
+    for word in (verdict.conformance, verdict.progress):
+        first = first.replace(word, click.style(word, fg=COLOURS[word], bold=True), 1)
+    for line in (first, *others):
         click.echo(line)
-    click.echo(f"Report: {run.path / 'report.html'}")
-
-
-def lines_of(verdict: Verdict) -> Iterator[str]:
-    """The verdict first, then why, then how far it reaches."""
-    words = (verdict.conformance, verdict.progress)
-    shown = " and ".join(click.style(word, fg=COLOURS[word], bold=True) for word in words)
-    want = verdict.expectation
-    yield shown + (
-        ", as expected"
-        if verdict.expected
-        else f", but {want.conformance} and {want.progress} was expected"
-    )
-    for reason in (verdict.reason, verdict.progress_reason):
-        if reason:
-            yield f"  {reason}"
-    if verdict.fault_of:
-        due = f"; due was {verdict.due_action}" if verdict.due_action else ""
-        yield f"  Fault of: {verdict.fault_of}{due}"
-    for use in verdict.known:
-        yield f"  Known deviation {use.id}, used {len(use.places)} times"
-    if verdict.first_unexplained:
-        place = verdict.first_unexplained
-        yield f"  First unexplained: {place.endpoint}, record {place.record}: {place.what}"
-    yield from (f"  {note}" for note in verdict.notes)
-    yield f"  {verdict.records} records, {verdict.seconds:.1f} s, judge {verdict.judge}"
-    if verdict.host.get("kind") == "loopback":
-        yield NO_XEN

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from vchan_testbed.commands.judged import judge, lines_of, show
+from vchan_testbed.commands.judged import judge, show
 from vchan_testbed.errors import ExitStatus, InputError
 from vchan_testbed.progress import Progress, Quiet, for_terminal
 from vchan_testbed.rundir import RunDirectory
@@ -100,8 +100,7 @@ def judged(subject: Subject, progress: Progress, *, as_json: bool) -> Verdict:
         return verdict
     verdict = judge_traces(subject.server, subject.client, None, progress=progress)
     if not as_json:
-        for line in lines_of(verdict):
-            click.echo(line)
+        show(verdict)
     return verdict
 
 
