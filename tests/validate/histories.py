@@ -71,7 +71,7 @@ class History:
     left_order: int = 10
     right_order: int = 11
     changes: tuple[tuple[Pick, Change], ...] = ()
-    expect: dict[str, str] = field(default_factory=dict)
+    expect: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(text: str) -> History:
@@ -85,10 +85,14 @@ class History:
                 left, right = rest.split()
                 found = replace(found, left_order=int(left), right_order=int(right))
             elif word == "expect":
-                found = replace(found, expect=dict(pair.split("=") for pair in rest.split(", ")))
+                found = replace(found, expect=_expected(*rest.split()))
             elif word and not word.startswith("#"):
                 found = replace(found, steps=(*found.steps, *line.split()))
         return found
+
+
+def _expected(conformance: str, progress: str, *known: str) -> dict[str, Any]:
+    return {"conformance": conformance, "progress": progress, "known": known}
 
 
 def _change(text: str) -> tuple[Pick, Change]:

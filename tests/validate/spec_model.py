@@ -415,7 +415,13 @@ def _frontier(model: Model, seen: set[_Node]) -> tuple[Position, ...]:
         for node in seen
         if (node.sender, node.receiver) in best
     }
-    return tuple(sorted(found, key=lambda at: (-at.sender - at.receiver, at.sender)))
+    return tuple(sorted(found, key=_by_place))
+
+
+def _by_place(at: Position) -> tuple[int, int, int, str]:
+    """The farthest first; of states at one place, first those in which nothing is hidden."""
+    hidden = sum(ACTIONS.actions[one.action].hidden for one in at.candidates)
+    return -at.sender - at.receiver, at.sender, hidden, repr(sorted(at.state.as_dict().items()))
 
 
 def _result(
