@@ -3,7 +3,7 @@
 An agent sends its trace while it runs. When its whole domain dies, what it had not sent yet is
 gone: any number of records, not one access as when a process is killed. After the last record
 that came that end may have done anything that the spec allows, and what its peer saw of that is
-neither right nor wrong.
+neither right nor wrong. The same goes for a file that was shortened after it had been ended.
 
     client  s.put 64 | (lost: s.put 64, s.test, s.raise)
     server  r.have 64   r.take 64   r.have 64 ...
@@ -26,8 +26,8 @@ from vchan_testbed.validate.lanes import Position
 from vchan_testbed.validate.table import SIDES, Side
 from vchan_testbed.validate.tlc.actions import Action, ActionMap
 
-WHOLE = ("killed", "died", "finished")
-"""Ends whose agent outlived the process, and sent everything that it had written."""
+WHOLE = ("killed", "died")
+"""Ends that did not end their traces, and whose agents sent everything that they had written."""
 OWN_DOING = ("seen by", "raise")
 """Steps that change shared memory, and read nothing that decides whether they can be taken."""
 
@@ -40,7 +40,7 @@ def lost_tails(
         role
         for role, trace in traces.items()
         if trace.ending == "cut"
-        and evidence.ended(role) not in WHOLE
+        and (trace.header.complete or evidence.ended(role) not in WHOLE)
         and not endings[role].closed
         and not endings[role].looked
     )
