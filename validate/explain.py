@@ -113,8 +113,9 @@ def details(verdict: Verdict) -> list[str]:
         instead = verdict.maximal[0].instead
         if instead:
             lines.append(f"The spec would have gone on with: {'; '.join(instead)}.")
-    if len(verdict.maximal) > 1:
-        lines.append(f"Behaviours end in {len(verdict.maximal)} places; this is the farthest.")
+    places = {(at.direction, at.sender_done, at.receiver_done) for at in verdict.maximal}
+    if len(places) > 1:
+        lines.append(f"Behaviours end in {len(places)} places; this is the farthest.")
     for use in verdict.known:
         if use.id in _DEVIATIONS:
             lines.append(f"{use.id}: {_DEVIATIONS[use.id]}.")

@@ -63,7 +63,7 @@ def test_a_rejection_says_where_why_and_what_was_due() -> None:
         kind="protocol",
         reason="no room for 8 bytes",
         first_unexplained=PLACE,
-        maximal=(MAXIMAL, MAXIMAL),
+        maximal=(MAXIMAL, replace(MAXIMAL, sender_done=4), replace(MAXIMAL, state={"ring": 1})),
     )
     lines = explain(verdict)
     assert lines[0] == "REJECTED and INCONCLUSIVE; expected was ACCEPTED and PROGRESS"
