@@ -81,7 +81,7 @@ def explain(verdict: Verdict, run: Path | None = None) -> list[str]:
     lines += verdict.notes[:NOTES_MAX]
     if verdict.records:
         lines.append(f"{verdict.records} records{_judged(verdict)}.")
-    last = [f"Next: {next_step(verdict)}."] if not verdict.expected else []
+    last = last_words(verdict)
     if run is not None:
         last.append(f"Report: {run / 'report.html'}")
     return lines[: LINES_MAX - len(last)] + last
@@ -121,6 +121,11 @@ def details(verdict: Verdict) -> list[str]:
             lines.append(f"{use.id}: {_DEVIATIONS[use.id]}.")
         first = f", first at {place_words(use.places[0])}" if use.places else ""
         lines.append(f"{use.id} was used {_times(len(use.places))}{first}.")
+    if verdict.faults_injected:
+        events = (
+            "one event" if verdict.faults_injected == 1 else f"{verdict.faults_injected} events"
+        )
+        lines.append(f"Faults: the test bed dropped {events}, as the experiment asked.")
     if verdict.progress == "VIOLATION":
         lines += _due(verdict)
     elif (
@@ -149,6 +154,11 @@ def _due(verdict: Verdict) -> Iterator[str]:
         yield f"Progress: {_sentence(verdict.progress_reason)}"
 
 
+def last_words(verdict: Verdict) -> list[str]:
+    """What to do next, in a line; nothing to do about what was expected."""
+    return [] if verdict.expected else [f"Next: {next_step(verdict)}."]
+
+
 def next_step(verdict: Verdict) -> str:
     """What to do about a verdict that was not expected."""
     if verdict.advice:
@@ -161,7 +171,10 @@ def next_step(verdict: Verdict) -> str:
     if verdict.conformance == "KNOWN":
         return "name the deviation under `expect: known:` if the experiment is there to show it"
     if verdict.progress == "VIOLATION":
-        return f"look at the {verdict.fault_of or 'owner of that action'}: {_evidence(verdict)}"
+        fault = verdict.fault_of or "owner of that action"
+        if verdict.faults_injected:
+            return "say so under `expect:` in the experiment, which has an event dropped"
+        return f"look at the {fault}: the report shows both looks at the run that stood still"
     if verdict.progress == "STALLED":
         return "see in the report what each end waits for; the spec allows both to wait"
     if verdict.conformance == "UNDECIDED":
@@ -198,13 +211,6 @@ def _violation(verdict: Verdict) -> str:
     due = f"{verdict.due_action} was due and never came" if verdict.due_action else "a step was due"
     fault = f": the fault of the {verdict.fault_of}" if verdict.fault_of else ""
     return f"{due}{fault}"
-
-
-def _evidence(verdict: Verdict) -> str:
-    if verdict.faults_injected:
-        dropped = f"the test bed dropped {verdict.faults_injected} of its events"
-        return f"{dropped}, as the experiment asked"
-    return "the report shows both looks at the run that stood still"
 
 
 def _sentence(text: str) -> str:

@@ -74,6 +74,7 @@ FACTS: dict[str, Any] = {
     "state": "complete",
     "run_id": "00ff",
     "seed": 7,
+    "command": {"experiment": "of mine/two words.yaml", "host": "auto", "domain_type": None},
     "host": {"kind": "qemu", "xen_version": "4.17.5", "accelerator": "tcg"},
     "domain_type": "pv",
     "experiment": {"name": "two words", "faults": [], "client": [{"do": "write", "bytes": 64}]},
@@ -381,6 +382,38 @@ def test_progress_shows_every_candidate(tmp_path: Path) -> None:
     assert "rPort = 1" in words
 
 
+def test_end_states_are_shown_by_what_differs(tmp_path: Path) -> None:
+    state = {"ring": [[1, 8]], "sPort": 0}
+    ends = tuple(
+        EndCandidate({**state, "rPort": port}, (), ("a read",), "STALLED") for port in (1, 2)
+    )
+    stalled = replace(DIRECTION, progress="STALLED", candidates=ends)
+    verdict = replace(GOOD, progress="STALLED", directions=(stalled,))
+    progress = section(parsed(report(tmp_path, verdict)), "progress")
+    (table,) = progress.all("table")
+    assert [head.text for head in table.all("th")][:4] == [
+        "There",
+        "Promised and open",
+        "Fair actions due",
+        "rPort",
+    ]
+    assert [cell.text for cell in table.all("td")][2::3] == ["1", "2"]
+    assert "In all of them: ring = 1–8; sPort = 0." in progress.words()
+
+
+def test_end_states_that_are_as_they_should_be_stand_with_the_figures(tmp_path: Path) -> None:
+    ends = (EndCandidate({"rPort": 1}, (), (), "PROGRESS"),)
+    verdict = replace(GOOD, directions=(replace(DIRECTION, candidates=ends),))
+    page = parsed(report(tmp_path, verdict))
+    assert "rPort = 1" in section(page, "checked").words()
+    assert "progress" not in {each.attributes.get("id") for each in page.all("h2")}
+
+
+def test_what_to_do_next_stands_with_the_verdict(tmp_path: Path) -> None:
+    assert "Next: " in next(parsed(report(tmp_path, REJECTED)).all("section")).words()
+    assert "Next: " not in next(parsed(report(tmp_path, GOOD)).all("section")).words()
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
@@ -401,14 +434,13 @@ def test_how_much_was_checked_is_always_said(tmp_path: Path) -> None:
     words = section(parsed(report(tmp_path, GOOD)), "checked").words()
     for expected in ("12\u202f345", "9\u202f000", "s_put", "Records taken as stuttering", "Pieces"):
         assert expected in words
-    # Actions that this run never took are there with a 0.
-    assert re.search(r"2 of [34]\d actions were", words)
-    assert "r_final" in words
+    assert re.search(r"Of the spec's [34]\d actions 2 were taken", words)
+    assert re.search(r"Never taken, so nothing was checked of them: .*\br_final\b", words)
 
 
 def test_the_looks_at_a_run_that_stood_still_are_shown(tmp_path: Path) -> None:
     words = section(parsed(report(tmp_path, GOOD)), "end").words()
-    assert "nothing had moved, and nothing was left to be read" in words
+    assert "nothing had moved, and no event was there to be read" in words
     assert "left prod 64, cons 0" in words
     assert "notify: server 3, client 1" in words
     assert "not seen" in words
@@ -417,8 +449,33 @@ def test_the_looks_at_a_run_that_stood_still_are_shown(tmp_path: Path) -> None:
 
 def test_the_commands_to_repeat_can_be_pasted(tmp_path: Path) -> None:
     words = section(parsed(report(tmp_path, GOOD)), "repeat").words()
-    assert "'two words.yaml' --host qemu --domain-type pv --seed 7" in words
+    # As it was asked for: not the host that auto found, nor the type that suited it.
+    assert "vchan-testbed run 'of mine/two words.yaml' --host auto --seed 7" in words
     assert "vchan-testbed validate run" in words
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ({"experiment": None, "host": "loopback", "domain_type": None}, "--host loopback --seed 7"),
+        (
+            {"experiment": None, "host": "ssh://root@a", "domain_type": "pv"},
+            "--host ssh://root@a --domain-type pv --seed 7",
+        ),
+    ],
+)
+def test_what_was_not_asked_for_is_not_in_the_command(
+    command: dict[str, Any], line: str, tmp_path: Path
+) -> None:
+    words = section(parsed(report(tmp_path, GOOD, {**FACTS, "command": command})), "repeat").words()
+    assert f"vchan-testbed run {line}" in words
+
+
+def test_a_run_that_does_not_say_how_it_was_made_is_not_guessed_at(tmp_path: Path) -> None:
+    facts = {name: value for name, value in FACTS.items() if name != "command"}
+    words = section(parsed(report(tmp_path, GOOD, facts)), "repeat").words()
+    assert "does not say with which command" in words
+    assert "vchan-testbed run" not in words
 
 
 def test_nothing_that_came_from_a_guest_becomes_markup(tmp_path: Path) -> None:

@@ -39,6 +39,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Tables beside each other, as far as there is room."""
+
+    tables: tuple[Table, ...]
+    kind: Literal["beside"] = "beside"
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture with its caption below."""
 
@@ -81,7 +89,7 @@ class Lanes:
     kind: Literal["lanes"] = "lanes"
 
 
-Block: TypeAlias = Text | Points | Table | Picture | Code | Lanes
+Block: TypeAlias = Text | Points | Table | Beside | Picture | Code | Lanes
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from vchan_testbed.validate.report import units
 from vchan_testbed.validate.report.actions import Actions, actions_near
 from vchan_testbed.validate.report.blocks import (
     Badge,
+    Beside,
     Block,
     LaneRow,
     Lanes,
@@ -25,7 +26,7 @@ from vchan_testbed.validate.report.blocks import (
 from vchan_testbed.validate.report.indices import DIRECTIONS
 from vchan_testbed.validate.report.measured import Measured
 from vchan_testbed.validate.tlc.actions import load_action_map
-from vchan_testbed.validate.verdict import Maximal, Place, Verdict
+from vchan_testbed.validate.verdict import DirectionVerdict, Maximal, Place, Verdict
 from vchan_testbed.validate.wording import describe
 
 ROWS_BEFORE = 8
@@ -86,9 +87,16 @@ def sections_of(
         explained.append(Section("rejection", "Where no behaviour goes on", blocks))
     if verdict.known:
         explained.append(Section("known", "Known deviations", tuple(_known(verdict))))
-    if any(each.candidates for each in verdict.directions) or verdict.due_action:
+    if verdict.progress != "PROGRESS" and (verdict.due_action or _open_ends(verdict)):
         explained.append(Section("progress", "Progress", tuple(_progress(verdict))))
     return tuple(explained), Section("checked", "How much was checked", tuple(_checked(verdict)))
+
+
+def _open_ends(verdict: Verdict) -> list[DirectionVerdict]:
+    """Directions whose end states have something to say; none of what is no behaviour."""
+    if verdict.conformance == "REJECTED":
+        return []
+    return [one for one in verdict.directions if one.candidates and one.progress != "PROGRESS"]
 
 
 def _rejection(verdict: Verdict, measured: Measured, actions: Actions) -> Iterator[Block]:
@@ -229,28 +237,38 @@ def _known(verdict: Verdict) -> Iterator[Block]:
 
 def _progress(verdict: Verdict) -> Iterator[Block]:
     if verdict.due_action:
-        yield Text(f"Due and never taken: {verdict.due_action}. At fault: {verdict.fault_of}.")
-    for direction in verdict.directions:
-        rows = tuple(
-            (
-                candidate.says,
-                "; ".join(candidate.owed) or "nothing",
-                ", ".join(candidate.due) or "none",
-                "; ".join(
-                    f"{name} = {value_words(value)}"
-                    for name, value in sorted(candidate.state.items())
-                ),
-            )
-            for candidate in direction.candidates[:CANDIDATES_MAX]
+        yield Text(
+            f"Due and never taken: {verdict.due_action}. At fault: {verdict.fault_of}. What was "
+            "seen of the run when it stood still is below, under how it ended."
         )
-        if rows:
-            yield Table(
-                f"End states that fit, direction {direction.direction} "
-                f"({len(rows)} of {len(direction.candidates)})",
-                ("There", "Promised and open", "Fair actions due", "State"),
-                rows,
-                numeric=False,
+    for direction in _open_ends(verdict):
+        yield from _end_states(direction)
+
+
+def _end_states(direction: DirectionVerdict) -> Iterator[Block]:
+    """What the end states have in common once, and where they differ in columns."""
+    states = [one.state for one in direction.candidates]
+    names = sorted({name for state in states for name in state})
+    differing = [name for name in names if any(each[name] != states[0][name] for each in states)]
+    shown = direction.candidates[:CANDIDATES_MAX]
+    yield Table(
+        f"End states that fit, direction {direction.direction} "
+        f"({len(shown)} of {len(direction.candidates)})",
+        ("There", "Promised and open", "Fair actions due", *differing),
+        tuple(
+            (
+                one.says,
+                "; ".join(one.owed) or "nothing",
+                ", ".join(one.due) or "none",
+                *(value_words(one.state[name]) for name in differing),
             )
+            for one in shown
+        ),
+        numeric=False,
+    )
+    same = (f"{name} = {value_words(states[0][name])}" for name in names if name not in differing)
+    where = "In all of them" if len(states) > 1 else "In it"
+    yield Text(f"{where}: {'; '.join(same)}.")
 
 
 def _checked(verdict: Verdict) -> Iterator[Block]:
@@ -263,6 +281,9 @@ def _checked(verdict: Verdict) -> Iterator[Block]:
     )
     yield Table("Each direction", *_by_direction(verdict))
     yield from _coverage(verdict)
+    for direction in verdict.directions:
+        if direction.candidates and direction not in _open_ends(verdict):
+            yield from _end_states(direction)
 
 
 def _coverage(verdict: Verdict) -> Iterator[Block]:
@@ -275,12 +296,26 @@ def _coverage(verdict: Verdict) -> Iterator[Block]:
     if verdict.spec == spec.module:
         names |= set(spec.actions)
     taken = {name for name in names if any(each.get(name) for each in counts)}
-    # The sender's before the receiver's.
-    ordered = sorted(names, key=lambda name: (not name.startswith("s_"), name))
-    yield Table(
-        f"How often each action of the spec was taken: {len(taken)} of {len(names)} actions were",
-        ("Action", *(each.direction for each in verdict.directions)),
-        tuple((name, *(units.count(each.get(name, 0)) for each in counts)) for name in ordered),
+    yield Text(
+        f"Of the spec's {len(names)} actions {len(taken)} were taken. What each of them is says the"
+        f" table at the head of {verdict.spec or spec.module}.tla."
+    )
+    if left := sorted(names - taken):
+        yield Text(f"Never taken, so nothing was checked of them: {', '.join(left)}.")
+    heads = ("Action", *(each.direction for each in verdict.directions))
+    yield Beside(
+        tuple(
+            Table(
+                f"How often the {whose} actions were taken",
+                heads,
+                tuple(
+                    (name, *(units.count(each.get(name, 0)) for each in counts))
+                    for name in sorted(taken)
+                    if name.startswith("s_") == (whose == "sender's")
+                ),
+            )
+            for whose in ("sender's", "receiver's")
+        )
     )
 
 

@@ -46,7 +46,7 @@ def page_of(
         headline=explain.headline(verdict),
         tone=judged.tone_of(verdict),
         badges=judged.badges_of(verdict),
-        explanation=(*explain.details(verdict), *verdict.notes),
+        explanation=(*explain.details(verdict), *verdict.notes, *explain.last_words(verdict)),
         sections=(
             *explained,
             *measured.sections_of(figures),

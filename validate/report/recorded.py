@@ -69,7 +69,7 @@ def _quiescence(facts: Facts) -> Iterator[Block]:
         return
     settle = quiescence.get("settle_seconds")
     found = (
-        "nothing had moved, and nothing was left to be read"
+        "nothing had moved, and no event was there to be read"
         if quiescence.get("quiescent")
         else "something moved, or an event was there to be read"
     )
@@ -130,18 +130,31 @@ def page_words(page: object) -> str:
 
 
 def _repeat(run: Path, facts: Facts) -> Iterator[Block]:
-    name = str((facts.get("experiment") or {}).get("name") or "experiment")
-    host = str((facts.get("host") or {}).get("kind") or "auto")
-    again = ["vchan-testbed", "run", str(facts.get("experiment_file") or f"{name}.yaml")]
-    again += ["--host", str(facts.get("host_asked") or host)]
-    if facts.get("domain_type") in ("pv", "pvh"):
-        again += ["--domain-type", str(facts["domain_type"])]
-    if facts.get("seed") is not None:
-        again += ["--seed", str(facts["seed"])]
-    yield Code("Run the same experiment with the same seed", shlex.join(again))
+    command = facts.get("command")
+    if isinstance(command, Mapping):
+        yield Code("Run the same experiment with the same seed", run_again(command, facts))
+        if command.get("experiment"):
+            yield Text("The file is named as it was then, from the folder in which that was typed.")
+    else:
+        yield Text("run.json does not say with which command this run was made.")
     # The run's folder was made by somebody's shell, and may have been copied: its own name only.
     judge = ["vchan-testbed", "validate", run.resolve().name]
     yield Code("Judge these traces again, without Xen", shlex.join(judge))
+
+
+def run_again(command: Mapping[str, Any], facts: Facts) -> str:
+    """The command line that does the same again: what was asked for, and the seed that it got."""
+    words = ["vchan-testbed", "run"]
+    if command.get("experiment"):
+        words.append(str(command["experiment"]))
+    for option, value in (
+        ("--host", command.get("host")),
+        ("--domain-type", command.get("domain_type")),
+        ("--seed", facts.get("seed")),
+    ):
+        if value is not None:
+            words += [option, str(value)]
+    return shlex.join(words)
 
 
 def versions(facts: Facts, spec_hash: str, traces: Mapping[str, Trace]) -> Table:
@@ -162,10 +175,7 @@ def versions(facts: Facts, spec_hash: str, traces: Mapping[str, Trace]) -> Table
         rows += [
             (f"Library of the {role}", header.library or "unknown"),
             (f"Kernel of the {role}", header.kernel or "unknown"),
-            (
-                f"TSC of the {role}",
-                f"{header.tsc_hz / 1e6:.3f} MHz" if header.tsc_hz else "unknown",
-            ),
+            (f"TSC of the {role}", _frequency(header.tsc_hz)),
         ]
     rows += [(str(key), _plain(value)) for key, value in (facts.get("versions") or {}).items()]
     return Table("What took part", ("Part", "Version"), tuple(rows), numeric=False)
@@ -183,5 +193,7 @@ def _plain(value: object) -> str:
 
 def _experiment(facts: Facts) -> Code:
     experiment = facts.get("experiment") or {}
-    text = yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True, width=88)
+    text = yaml.safe_dump(
+        experiment, sort_keys=False, allow_unicode=True, width=88, default_flow_style=None
+    )
     return Code("As it was run, with every default filled in", text.strip())
