@@ -100,10 +100,15 @@ def judge_traces(
 
 
 def _decide(case: Case, options: Options, progress: Progress) -> Verdict:
+    return decided_before(case) or _followed(case, options, progress)
+
+
+def decided_before(case: Case) -> Verdict | None:
+    """The verdict on what is not followed through the spec, for the first reason that there is."""
     for look in (_lost, _contradictions, _missing, _payload, _needs, _foreign_records):
         if found := look(case):
             return found
-    return _followed(case, options, progress)
+    return None
 
 
 def _lost(case: Case) -> Verdict | None:
@@ -469,3 +474,8 @@ class _Shared:
         """One line, by one direction at a time."""
         with self._lock:
             self._progress.note(f"{self._name}: {text}")
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        with self._lock:
+            self._progress.say(f"{self._name}: {text}")

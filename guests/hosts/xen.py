@@ -139,7 +139,7 @@ class XenHost:
                 lost = self.lost_guests()
                 if not lost or attempt == PAIRS_ANEW_MAX:
                     raise
-                self._progress.note(" ".join([*lost, "The pair is made anew."]))
+                self._progress.say(" ".join([*lost, "The pair is made anew."]))
                 self._hang_up()
         raise AssertionError("the last attempt returns or raises")
 
