@@ -217,6 +217,7 @@ class Qemu:
             next_step=f"The whole console is in {self.console}; `vchan-testbed doctor` says what"
             " this machine lacks.",
             console="\n".join(lines),
+            log=self.console,
         )
 
 

@@ -18,23 +18,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vchan_testbed.errors import TestbedError
+from vchan_testbed.errors import TestbedError, refused
+
+_ELSEWHERE = "Set VCHAN_TESTBED_CACHE to a folder that you may write to."
+_FREE_BYTES_MIN = 16 << 20
 
 
 def cache_dir() -> Path:
     """The cache folder, made if it is not there.
 
-    Raises TestbedError when it cannot be made.
+    It may be one that can only be read: then what it holds can be used, and no more. Raises
+    TestbedError when it cannot be made.
     """
-    named = os.environ.get("VCHAN_TESTBED_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(named) if named else Path(base) / "vchan-testbed"
+    folder = _cache_place()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TestbedError(
-            f"The cache folder {folder} cannot be made: {error.strerror}.",
-            next_step="Set VCHAN_TESTBED_CACHE to a folder that you may write to.",
+            f"The cache folder {folder} cannot be made: {error.strerror}.", next_step=_ELSEWHERE
         ) from error
     return folder
 
@@ -59,25 +60,50 @@ def key_of(*parts: str | bytes | Path) -> str:
 def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The entry `kind`/`key`; `build` fills an empty directory when there is none yet.
 
-    What `build` raises goes through, and nothing of its work stays.
+    What `build` raises goes through, and nothing of its work stays. Raises TestbedError when the
+    folder cannot be written to, or is full.
     """
     place = cache_dir() / kind / key
     if place.is_dir():
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with locked(place.parent / f".{key}.lock"):
-        if place.is_dir():
-            return place
-        _sweep(place)
-        work = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".part", dir=place.parent))
-        work.chmod(0o755)
-        try:
-            build(work)
-            work.rename(place)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with locked(place.parent / f".{key}.lock"):
+            if not place.is_dir():
+                _sweep(place)
+                _build(place, build)
+    except OSError as error:
+        raise refused(error, place.parent) from error
     return place
+
+
+def _build(place: Path, build: Callable[[Path], None]) -> None:
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent))
+    work.chmod(0o755)
+    try:
+        build(work)
+        work.rename(place)
+    except BaseException as error:
+        full = shutil.disk_usage(place.parent).free < _FREE_BYTES_MIN
+        shutil.rmtree(work, ignore_errors=True)
+        if full and (type(error) is TestbedError or isinstance(error, OSError)):
+            # A compiler or an archiver says it in its own words, and is not to blame.
+            raise TestbedError(
+                f"The cache folder {cache_dir()} has no room left.",
+                next_step="Make room there, or set VCHAN_TESTBED_CACHE to a folder that has some.",
+            ) from error
+        raise
+
+
+def _cache_place() -> Path:
+    named = os.environ.get("VCHAN_TESTBED_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(base or Path.home() / ".cache") / "vchan-testbed"
+    except RuntimeError as error:
+        raise TestbedError(f"There is no cache folder: {error}", next_step=_ELSEWHERE) from error
 
 
 @contextmanager

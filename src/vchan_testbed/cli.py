@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -17,7 +18,7 @@ from vchan_testbed.commands.doctor import doctor
 from vchan_testbed.commands.image import image
 from vchan_testbed.commands.run import run
 from vchan_testbed.commands.validate import validate
-from vchan_testbed.errors import TestbedError
+from vchan_testbed.errors import TestbedError, refused
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
@@ -59,16 +60,27 @@ class Commands(click.Group):
                 result = super().invoke(ctx)
                 sys.stdout.flush()
         except TestbedError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(int(error.exit_status))
+            fail(ctx, error)
         except KeyboardInterrupt:
-            click.echo("Interrupted. What was collected stays in the run directory.", err=True)
+            click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+        except SystemExit:
+            click.echo("Ended by SIGTERM.", err=True)
+            raise
         except BrokenPipeError:
             # Python flushes once more at exit: that must not meet the broken pipe again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(BROKEN_PIPE)
+        except (OSError, subprocess.SubprocessError) as error:
+            # Nobody on its way had more to say of it. A fault of our own keeps its traceback.
+            fail(ctx, refused(error))
         return result
+
+
+def fail(ctx: click.Context, error: TestbedError) -> NoReturn:
+    """Say what failed, and end with the status of it."""
+    click.echo(f"Error: {error}", err=True)
+    ctx.exit(int(error.exit_status))
 
 
 @click.group(

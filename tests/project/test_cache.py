@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vchan_testbed.cache import cache_dir, cached, key_of
-from vchan_testbed.errors import TestbedError
+from vchan_testbed.errors import InputError, TestbedError
 
 USER = Path(__file__).resolve().parents[1] / "processes" / "cache_user.py"
 
@@ -42,6 +43,35 @@ def test_a_folder_that_cannot_be_made_says_what_to_do(
     with pytest.raises(TestbedError) as error:
         cache_dir()
     assert "VCHAN_TESTBED_CACHE" in error.value.next_step
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_that_names_it(own_cache: Path) -> None:
+    own_cache.mkdir()
+    (own_cache / "kind").write_text("a file where a folder should be")
+    with pytest.raises(TestbedError) as raised:
+        cached("kind", "key", lambda folder: None)
+    assert str(own_cache / "kind") in raised.value.message
+    assert raised.value.next_step
+
+
+def test_a_full_disk_is_not_the_fault_of_what_is_built(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(own_cache.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+
+    def compile_it(folder: Path) -> None:
+        raise TestbedError("The compiler failed.", next_step="Mend the sources.")
+
+    def refuse(folder: Path) -> None:
+        raise InputError("The wrong sources.")
+
+    with pytest.raises(TestbedError, match=f"{own_cache} has no room left") as raised:
+        cached("kind", "key", compile_it)
+    assert "VCHAN_TESTBED_CACHE" in raised.value.next_step
+    with pytest.raises(InputError, match="wrong sources"):
+        cached("kind", "key", refuse)
+    assert not list((own_cache / "kind").glob("*.part"))
 
 
 def test_an_entry_is_built_once() -> None:

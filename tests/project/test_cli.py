@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,13 +10,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import IO
 
 import pytest
 from click.testing import CliRunner, Result
 
 from vchan_testbed.cli import BROKEN_PIPE, INTERRUPTED, main
-from vchan_testbed.errors import ExitStatus
+from vchan_testbed.errors import ExitStatus, TestbedError
 from vchan_testbed.guests.hosts.findings import Finding
 
 PROGRAM = "from vchan_testbed.cli import main; main(prog_name='vchan-testbed')"
@@ -99,8 +101,12 @@ def test_doctor_says_what_is_there_and_how_to_get_what_is_not(
     monkeypatch.setattr(
         "vchan_testbed.guests.hosts.local.doctor_findings", lambda: [Finding("dom0", False, "no")]
     )
+    monkeypatch.setattr(
+        "vchan_testbed.guests.hosts.table.choose", lambda: ("qemu", "there is no Xen here")
+    )
     ran = vchan_testbed("doctor")
     assert ran.exit_code == ExitStatus.TESTBED_FAILED
+    assert "Without --host a run takes: qemu (there is no Xen here)." in ran.output
     assert "ok      libxenvchan: libxenvchan.so." in ran.output
     assert "missing QEMU: not installed\n          Next: sudo apt-get install qemu" in ran.output
     monkeypatch.setattr(
@@ -108,6 +114,33 @@ def test_doctor_says_what_is_there_and_how_to_get_what_is_not(
         lambda: [Finding("QEMU", True, "there")],
     )
     assert vchan_testbed("doctor").exit_code == ExitStatus.EXPECTED
+
+
+def test_doctor_tells_of_the_rest_where_one_thing_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VCHAN_TESTBED_CACHE", str(tmp_path / "file"))
+    message = fails(vchan_testbed("doctor"), ExitStatus.TESTBED_FAILED)
+    assert message.count(f"The cache folder {tmp_path / 'file'} cannot be made") == 2
+    assert "Real Xen: --host local" in message
+
+
+def test_doctor_does_without_a_jdk_and_says_that_nothing_can_be_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").write_text("#!/bin/sh\necho 'openjdk 17' >&2\n")
+    (tmp_path / "bin" / "java").chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        "vchan_testbed.guests.hosts.qemu_doctor.doctor_findings",
+        lambda: [Finding("QEMU", True, "there")],
+    )
+    message = fails(vchan_testbed("doctor"), ExitStatus.TESTBED_FAILED)
+    assert "ok      java: openjdk 17" in message
+    assert f"missing javac: not in {tmp_path}/bin (JAVA_HOME)\n" in message
+    assert "default-jdk-headless" in message
 
 
 def test_a_folder_with_something_in_it_is_not_written_over(tmp_path: Path) -> None:
@@ -162,6 +195,73 @@ def test_what_was_collected_before_a_failure_stays_and_is_named(
     assert (out / "junit.xml").exists()
 
 
+def test_what_the_system_refuses_is_one_message_and_the_traceback_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_to_a_full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("vchan_testbed.commands.run.run_experiment", write_to_a_full_disk)
+    out = tmp_path / "run"
+    message = fails(
+        vchan_testbed("run", "--host", "loopback", "--out", str(out)), ExitStatus.TESTBED_FAILED
+    )
+    assert f"Error: {out}: No space left on device.\nNext: Make room there" in message
+    assert f"What was collected is in {out}" in message
+    assert "No space left" in json.loads((out / "run.json").read_text())["error"]
+    assert "write_to_a_full_disk" in (out / "console" / "vchan-testbed.log").read_text()
+
+
+def test_of_a_machine_that_does_not_come_up_the_whole_console_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = tmp_path / "serial-line.txt"
+    console.write_text("(XEN) one\r\r\n(XEN) two\r\r\n")
+
+    def fail_to_boot(*_: object) -> None:
+        raise TestbedError("It ended.", console="(XEN) one\r\r\n(XEN) two\r\r\n", log=console)
+
+    monkeypatch.setattr("vchan_testbed.commands.run.run_experiment", fail_to_boot)
+    out = tmp_path / "run"
+    message = fails(
+        vchan_testbed("run", "--host", "loopback", "--out", str(out)), ExitStatus.TESTBED_FAILED
+    )
+    assert message.endswith(f"is in {out}.\nLast lines:\n(XEN) one\n(XEN) two\n")
+    assert (out / "console" / "serial-line.log").read_bytes() == console.read_bytes()
+
+
+def test_with_no_room_left_for_the_end_of_the_story_the_message_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+
+    def full_from_now_on(*_: object) -> None:
+        monkeypatch.setattr(Path, "write_text", refuse)
+        refuse()
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("vchan_testbed.commands.run.run_experiment", full_from_now_on)
+    ran = vchan_testbed("run", "--host", "loopback", "--out", str(out))
+    assert f"Error: {out}: No space left on device." in fails(ran, ExitStatus.TESTBED_FAILED)
+    assert json.loads((out / "run.json").read_text())["state"] == "incomplete"
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "Permission denied", "/place"), SubprocessError("no")]
+)
+def test_no_command_shows_a_traceback_for_what_the_system_refuses(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("vchan_testbed.commands.image.build", refuse)
+    message = fails(vchan_testbed("image", "build"), ExitStatus.TESTBED_FAILED)
+    assert re.search(r"^Error: (/place: Permission denied|no)\.\nNext: [\w`]", message)
+
+
 IDLE = """\
 name: idle
 server:
@@ -187,6 +287,8 @@ def test_asked_to_end_it_keeps_what_it_has_and_leaves_no_process(
     _, rest = process.communicate(timeout=SECONDS_MAX)
     assert process.returncode == status
     assert ("Interrupted." in rest) == (number == signal.SIGINT)
+    assert ("Ended by SIGTERM." in rest) == (number == signal.SIGTERM)
+    assert "What was collected is in out." in rest
     assert "Traceback" not in said + rest
     assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "incomplete"
     assert (tmp_path / "out" / "traces" / "server.vtrace").exists()

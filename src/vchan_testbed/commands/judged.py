@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
+from vchan_testbed.errors import InputError
 from vchan_testbed.progress import Progress
 from vchan_testbed.rundir import RunDirectory, write_atomically
 from vchan_testbed.tracer.reader import read_trace
@@ -28,6 +30,11 @@ COLOURS = {
 
 def judge(run: RunDirectory, progress: Progress) -> Verdict:
     """Judge a run; verdict.json, report.html and junit.xml are written. Raises TestbedError."""
+    if not os.access(run.path, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{run.path} cannot be written to, and the verdict and the report go there",
+            next_step="Copy it to a place that you may write to, or name its two traces instead.",
+        )
     with progress.step("Judge the traces"):
         verdict = judge_run(run.path, progress=progress)
     write_atomically(run.path / "verdict.json", json.dumps(verdict.to_json(), indent=2) + "\n")

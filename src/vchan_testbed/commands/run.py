@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import shutil
+import subprocess
 import time
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,12 +15,12 @@ import click
 
 from vchan_testbed import __version__
 from vchan_testbed.commands.judged import judge, show
-from vchan_testbed.errors import ExitStatus, TestbedError
+from vchan_testbed.errors import ExitStatus, TestbedError, refused
 from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.hosts.table import open_host
 from vchan_testbed.guests.runner import run_experiment
 from vchan_testbed.progress import Progress, for_terminal
-from vchan_testbed.rundir import create_run
+from vchan_testbed.rundir import RunDirectory, create_run
 from vchan_testbed.validate.report import write_failure
 
 HOSTS_HELP = (
@@ -113,16 +117,38 @@ def perform(options: Options, progress: Progress) -> int:
             return ExitStatus.EXPECTED
         verdict = judge(directory, progress)
     except TestbedError as error:
-        directory.update(error=error.message)
-        write_failure(directory.path, error.message)
-        parts = [error.next_step.rstrip(" ."), f"What was collected is in {directory.path}"]
-        error.next_step = ". ".join(part for part in parts if part) + "."
+        kept(directory, error)
         raise
+    except (OSError, subprocess.SubprocessError) as error:
+        write_traceback(directory)
+        raise kept(directory, refused(error, directory.path)) from error
     except BaseException as error:
+        progress.say(f"What was collected is in {directory.path}.")
         directory.update(error=f"ended before its end: {error!r}")
         raise
     show(verdict, directory)
     return verdict.exit_status
+
+
+def kept(directory: RunDirectory, error: TestbedError) -> TestbedError:
+    """The error, which says now where the rest is; the run directory says what failed."""
+    # A disk that is full has no room for these two either: what is there stays.
+    with contextlib.suppress(OSError):
+        directory.update(error=error.message)
+        write_failure(directory.path, error.message)
+        if error.log and error.log.is_file():
+            shutil.copyfile(error.log, directory.console(error.log.stem))
+        elif error.console:
+            directory.console("last-lines").write_text(error.console + "\n")
+    parts = [error.next_step.rstrip(" ."), f"What was collected is in {directory.path}"]
+    error.next_step = ". ".join(part for part in parts if part) + "."
+    return error
+
+
+def write_traceback(directory: RunDirectory) -> None:
+    """Where in the program it failed, for whoever mends it: the user gets one message."""
+    with contextlib.suppress(OSError):
+        directory.console("vchan-testbed").write_text(traceback.format_exc())
 
 
 def with_domain_type(experiment: Experiment, kind: str) -> Experiment:
