@@ -52,8 +52,9 @@ def load_experiment(path: Path | None = None) -> Experiment:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(
-            f"{path} cannot be read: {error}", next_step="Name an experiment file (YAML)."
+            f"{path} cannot be read: {why}", next_step="Name an experiment file (YAML)."
         ) from error
     return parse_experiment(text, str(path))
 

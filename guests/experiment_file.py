@@ -55,6 +55,7 @@ class Source:
             raise InputError(
                 f"{name}:{line}: not YAML: {problem}", next_step="Mend that line."
             ) from error
+        self._refuse_repeated()
 
     def line(self, where: Where) -> int:
         """The line of the deepest place along `where` that the text has."""
@@ -69,6 +70,33 @@ class Source:
     def error(self, where: Where, found: str, expected: str) -> InputError:
         """An error at a place."""
         return InputError(f"{self.name}:{self.line(where)}: {found}", next_step=expected)
+
+    def _refuse_repeated(self) -> None:
+        """YAML's own reader takes the last of two entries, and operations would be gone."""
+        nodes = [self._root] if self._root else []
+        visited: set[int] = set()
+        while nodes:
+            node = nodes.pop()
+            # An alias leads to a node once more, maybe to one that it stands in.
+            if id(node) in visited:
+                continue
+            visited.add(id(node))
+            if isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+            if isinstance(node, yaml.MappingNode):
+                nodes += [value for _, value in node.value]
+                self._refuse_repeated_keys([key for key, _ in node.value])
+
+    def _refuse_repeated_keys(self, keys: list[yaml.Node]) -> None:
+        lines: dict[str, int] = {}
+        for key in keys:
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise InputError(
+                    f"{self.name}:{line}: {key.value!r} stands in line {lines[key.value]} already",
+                    next_step="Expected each entry once.",
+                )
+            lines[key.value] = line
 
 
 def check_schema(source: Source) -> None:
@@ -121,8 +149,19 @@ def _schema_error(source: Source, problem: jsonschema.ValidationError) -> InputE
         )
     if problem.validator == "required":
         return source.error(where, f"{place}: {problem.message}", "Add it.")
-    expected = schema.get("description") or problem.message
-    return source.error(where, f"{place} is {found!r}", f"Expected {str(expected).rstrip('.')}.")
+    seen = "empty" if found is None else repr(found)
+    return source.error(where, f"{place} is {seen}", f"Expected {_expected(problem)}.")
+
+
+def _expected(problem: jsonschema.ValidationError) -> str:
+    """What the schema says of the place, or of the closest one around it that it describes."""
+    around: jsonschema.ValidationError | None = problem
+    while around is not None:
+        described = cast(dict[str, Any], around.schema).get("description")
+        if described:
+            return str(described)
+        around = cast(jsonschema.ValidationError | None, around.parent)
+    return problem.message
 
 
 def build(data: dict[str, Any]) -> Experiment:

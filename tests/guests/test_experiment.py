@@ -95,6 +95,9 @@ SCHEMA_ERRORS = [
     ("seconds: 0.5", "seconds: .nan", 9, "nan", ""),
     ("pause_seconds: 0.1", "pause_seconds: soon", 10, "'soon'", "pause"),
     ("- close", "- shut", 11, "'shut'", "close"),
+    ("sizes: [1, 2]", "sizes: &a [*a]", 8, "[[...]]", "size"),
+    ("server:", "client:", 7, "'client' stands in line 3 already", "once"),
+    ("bytes: 8, sizes: [1, 2]", "bytes: 8, bytes: 9, sizes: 1", 8, "'bytes' stands in", "once"),
 ]
 
 
