@@ -182,7 +182,15 @@ def new_console() -> Path:
     """A file for a machine's console, in the cache folder; old ones are deleted."""
     folder = cache_dir() / "consoles"
     folder.mkdir(exist_ok=True)
-    kept = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    kept = sorted(folder.iterdir(), key=_written_at)
     for path in kept[: 1 - CONSOLES_KEPT_MAX]:
         path.unlink(missing_ok=True)
     return folder / f"{os.getpid()}-{secrets.token_hex(4)}.txt"
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        # Another run has deleted it in this moment.
+        return 0.0

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vchan_testbed.cache import discard
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.experiment import Experiment
 from vchan_testbed.guests.hosts import warm
@@ -66,6 +67,9 @@ class Starter:
             place = warm.state_or_build(
                 warm.key_of_state(self.machine, self.experiment),
                 lambda target: self._cold_and_save(folder, target, made),
+                on_wait=lambda: self.progress.note(
+                    "Another run boots the same machine and saves its state: waiting for that."
+                ),
             )
         except warm.NotSaved as error:
             self.progress.note(f"The next run starts cold as well: {error.message}.")
@@ -79,7 +83,7 @@ class Starter:
         try:
             return self.from_state(place)
         except TestbedError as error:
-            warm.discard(place)
+            discard(place)
             self.progress.note(f"The saved state did not come back, so Xen boots: {error.message}")
         return self.cold(folder)
 

@@ -8,7 +8,6 @@ from it at once.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
@@ -20,7 +19,6 @@ from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
 from vchan_testbed.guests.hosts.accelerator import cpu_of_machine, qemu_version
 from vchan_testbed.guests.hosts.machine import Machine, Qemu
-from vchan_testbed.guests.images.keep import keep_newest
 
 KIND = "warm"
 KEPT_MAX = 3
@@ -49,14 +47,15 @@ def key_of_state(machine: Machine, experiment: Experiment) -> str:
     )
 
 
-def state_or_build(key: str, build: Callable[[Path], None]) -> Path:
+def state_or_build(
+    key: str, build: Callable[[Path], None], on_wait: Callable[[], None] = lambda: None
+) -> Path:
     """The folder of a state; `build` makes a machine and calls `save` if there is none yet.
 
-    Two runs at once make it once: the second waits. What `build` raises goes through.
+    Two runs at once make it once: the second waits, and says so by `on_wait`. What `build` raises
+    goes through.
     """
-    place = cached(KIND, key, build)
-    keep_newest(place, KEPT_MAX)
-    return place
+    return cached(KIND, key, build, kept_max=KEPT_MAX, on_wait=on_wait)
 
 
 def save(qemu: Qemu, target: Path, ssh_key: Path, baseline: Mapping[str, int]) -> None:
@@ -100,13 +99,3 @@ def baseline_of(place: Path) -> dict[str, int]:
     except (OSError, ValueError) as error:
         raise TestbedError(f"the saved state is not whole: {error}") from error
     return found
-
-
-def discard(place: Path) -> None:
-    """Delete a state that did not come back: the next run makes it anew."""
-    grave = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        place.rename(grave)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(grave)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from vchan_testbed.cache import cache_dir, cached, key_of
 from vchan_testbed.guests.images import contents, sources
-from vchan_testbed.guests.images.keep import keep_newest
 from vchan_testbed.guests.images.kernel import elf_of_bzimage
 from vchan_testbed.guests.images.root import (
     LEFT_OUT,
@@ -29,6 +28,7 @@ from vchan_testbed.progress import Progress
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGE_LIST = _HERE.parent / "packages" / "image.list"
+ROOTS_KEPT_MAX = 2
 
 # The guest's archive is unpacked by an emulated CPU: fast to unpack counts, not small.
 _COMPRESSION = ["zstd", "-3", "--quiet", "--stdout"]
@@ -63,19 +63,31 @@ def build(progress: Progress) -> Images:
     """
     packages, root_key = _root_inputs()
     with progress.step(f"Debian {SUITE} root for the guest images"):
-        root = cached("root", root_key, lambda target: make_root(target, packages))
+        root = cached(
+            "root",
+            root_key,
+            lambda target: make_root(target, packages),
+            kept_max=ROOTS_KEPT_MAX,
+            on_wait=lambda: progress.note("another run is making it"),
+        )
 
     extensions_key = key_of(root_key, *sources.extension_inputs())
     with progress.step("extensions for the guest images"):
         extensions = cached(
-            "extensions", extensions_key, lambda target: _build_extensions(root, target)
+            "extensions",
+            extensions_key,
+            lambda target: _build_extensions(root, target),
+            on_wait=lambda: progress.note("another run is making them"),
         )
 
     key = key_of(extensions_key, *sources.image_inputs())
     with progress.step("guest images"):
-        place = cached("images", key, lambda target: _build_images(root, extensions, target))
-    for entry, count in ((root, 2), (extensions, 4), (place, 4)):
-        keep_newest(entry, count)
+        place = cached(
+            "images",
+            key,
+            lambda target: _build_images(root, extensions, target),
+            on_wait=lambda: progress.note("another run is making them"),
+        )
     return _images_at(place, key)
 
 

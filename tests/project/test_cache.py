@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from vchan_testbed.cache import cache_dir, cached, key_of
+from vchan_testbed.cache import cache_dir, cached, discard, key_of, locked
 from vchan_testbed.errors import InputError, TestbedError
 
 USER = Path(__file__).resolve().parents[1] / "processes" / "cache_user.py"
@@ -139,6 +144,67 @@ def test_a_build_that_is_killed_is_swept_up_by_the_next(own_cache: Path, tmp_pat
     process = start("build", tmp_path / "log")
     assert process.communicate("go\n", timeout=60)[0].split() == ["ready", "whole"]
     assert entries(own_cache) == ["key"]
+
+
+def test_so_is_one_of_another_key_that_is_never_built_again(
+    own_cache: Path, tmp_path: Path
+) -> None:
+    process = start("die", tmp_path / "log")
+    process.communicate("go\n", timeout=60)
+    assert len(entries(own_cache)) == 1
+    cached("kind", "other", lambda folder: None)
+    assert entries(own_cache) == ["other"]
+
+
+def test_what_another_process_builds_now_is_not_swept_up(own_cache: Path) -> None:
+    with locked_entry(own_cache, "slow"):
+        (own_cache / "kind" / ".slow.one.part").mkdir()
+        cached("kind", "other", lambda folder: None)
+        assert entries(own_cache) == [".slow.one.part", "other"]
+    cached("kind", "third", lambda folder: None)
+    assert entries(own_cache) == ["other", "third"]
+
+
+@contextmanager
+def locked_entry(cache: Path, key: str) -> Iterator[None]:
+    """A process that builds an entry holds this lock."""
+    (cache / "kind").mkdir(parents=True)
+    with locked(cache / "kind" / f".{key}.lock"):
+        yield
+
+
+def test_who_has_to_wait_says_so(tmp_path: Path) -> None:
+    building, waits = threading.Event(), threading.Event()
+
+    def build(folder: Path) -> None:
+        building.set()
+        # It goes on only when the other one has said that it waits.
+        assert waits.wait(60)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(cached, "kind", "key", build, on_wait=lambda: None)
+        assert building.wait(60)
+        second = pool.submit(cached, "kind", "key", build, on_wait=waits.set)
+        assert first.result(60) == second.result(60)
+
+
+def test_the_entries_used_last_stay(own_cache: Path) -> None:
+    for number, key in enumerate(["a", "b", "c"]):
+        place = cached("kind", key, lambda folder: None, kept_max=3)
+        os.utime(place, (number, number))
+    cached("kind", "a", lambda folder: None, kept_max=3)
+    cached("kind", "d", lambda folder: None, kept_max=3)
+    assert entries(own_cache) == ["a", "c", "d"]
+
+
+def test_what_is_discarded_is_built_anew(own_cache: Path) -> None:
+    built: list[Path] = []
+    place = cached("kind", "key", built.append)
+    discard(place)
+    discard(place)
+    assert entries(own_cache) == []
+    cached("kind", "key", built.append)
+    assert len(built) == 2
 
 
 def entries(cache: Path) -> list[str]:
