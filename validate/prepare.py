@@ -34,6 +34,17 @@ class Prepared:
     order: Order
     cycle: tuple[int, int] | None
     cuts: tuple[Cut, ...]
+    """From the beginning to the end: one more than there are pieces."""
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces are followed; 0 when nothing is to be followed."""
+        return len(self.cuts) - 1
+
+    @property
+    def steps(self) -> int:
+        """Of both lanes."""
+        return len(self.lanes.sender) + len(self.lanes.receiver)
 
 
 @dataclass(frozen=True, slots=True)

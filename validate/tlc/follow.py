@@ -158,27 +158,33 @@ def _at_start(task: _Task) -> AtStart:
     )
 
 
-def _run(task: _Task, folder: Path, search: Search) -> TlcOutput:
-    module = module_name(task.actions)
-    text = module_text(task.actions, task.lanes, task.starts, search)
-    (folder / f"{module}.tla").write_text(text)
-    (folder / f"{module}.cfg").write_text(config_text(task.actions, task.params, search))
-    properties = {
-        "vchan.lanes": str(folder / "lanes.csv"),
-        "vchan.reached": str(folder / "reached.csv"),
-        "vchan.states": str(task.bounds.states_max),
-    }
-    if search.explain:
-        properties["vchan.wanted"] = str(folder / "wanted.csv")
-    job = TlcJob(
+def job_in(folder: Path, actions: ActionMap, bounds: Bounds, *, steps: int) -> TlcJob:
+    """TLC's job on the module that follows `steps` steps, its files being in `folder`."""
+    module = module_name(actions)
+    return TlcJob(
         folder=folder,
         module=module,
         config=f"{module}.cfg",
-        library=(task.actions.spec.parent, HERE),
+        library=(actions.spec.parent, HERE),
         classes=follower_classes(),
-        properties=properties,
-        short=len(task.lanes.sender.steps) + len(task.lanes.receiver.steps) < SHORT_STEPS,
+        properties={
+            "vchan.lanes": str(folder / "lanes.csv"),
+            "vchan.reached": str(folder / "reached.csv"),
+            "vchan.states": str(bounds.states_max),
+        },
+        short=steps < SHORT_STEPS,
     )
+
+
+def _run(task: _Task, folder: Path, search: Search) -> TlcOutput:
+    steps = len(task.lanes.sender.steps) + len(task.lanes.receiver.steps)
+    job = job_in(folder, task.actions, task.bounds, steps=steps)
+    text = module_text(task.actions, task.lanes, task.starts, search)
+    (folder / f"{job.module}.tla").write_text(text)
+    (folder / job.config).write_text(config_text(task.actions, task.params, search))
+    if search.explain:
+        wanted = {"vchan.wanted": str(folder / "wanted.csv")}
+        job = replace(job, properties={**(job.properties or {}), **wanted})
     limits = Limits(seconds_max=task.bounds.seconds_max, heap_mib=task.bounds.heap_mib)
     return run_tlc(job, limits, lambda line: _show(task, line))
 

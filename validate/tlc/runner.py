@@ -89,7 +89,7 @@ def run_tlc(
     heap_mib = limits.heap_mib or _heap_mib()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tlc-") as scratch:
-        command = _command(job, heap_mib, scratch)
+        command = command_of(job, heap_mib, scratch)
         said, console, status, timed_out = _run(command, job.folder, limits.seconds_max, on_said)
     if timed_out:
         bound = f"time, {limits.seconds_max:g} s"
@@ -116,7 +116,9 @@ def run_tlc(
     )
 
 
-def _command(job: TlcJob, heap_mib: int, scratch: str) -> list[str]:
+def command_of(job: TlcJob, heap_mib: int = 0, scratch: str = "SCRATCH") -> list[str]:
+    """The command that `run_tlc` runs in the job's folder. Raises TestbedError without Java."""
+    heap_mib = heap_mib or _heap_mib()
     class_path = [str(job.classes)] if job.classes else []
     class_path.append(str(jar.tla2tools()))
     properties = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from vchan_testbed.errors import ExitStatus, InputError
 from vchan_testbed.progress import Progress, Quiet, for_terminal
 from vchan_testbed.rundir import RunDirectory
 from vchan_testbed.tracer.reader import read_trace
-from vchan_testbed.validate.judge import judge_traces
+from vchan_testbed.validate.judge import decided_before, judge_traces
 from vchan_testbed.validate.prepare import prepare, read_run
+from vchan_testbed.validate.tlc.follow import Bounds, job_in
+from vchan_testbed.validate.tlc.runner import command_of
 from vchan_testbed.validate.verdict import Verdict
 
 BADNESS = (
@@ -105,7 +108,7 @@ def judged(subject: Subject, progress: Progress, *, as_json: bool) -> Verdict:
 
 
 def describe(subject: Subject) -> None:
-    """Say what would be judged."""
+    """Say what would be judged, and how. Raises what judging raises for traces that are no good."""
     case = prepare(subject.server, subject.client, subject.facts)
     click.echo(subject.name)
     for role, trace in case.traces.items():
@@ -114,7 +117,13 @@ def describe(subject: Subject) -> None:
         lanes = one.lanes
         click.echo(
             f"  {lanes.direction}: {len(lanes.sender)} steps of the sender, "
-            f"{len(lanes.receiver)} of the receiver, in {len(one.cuts) + 1} pieces"
+            f"{len(lanes.receiver)} of the receiver, in {one.pieces} "
+            f"piece{'s' if one.pieces != 1 else ''}"
         )
-        for need in lanes.needs:
-            click.echo(f"  {lanes.direction}: needs the spec of the library: {need}")
+    if found := decided_before(case):
+        click.echo(f"  TLC would not be run: {found.conformance}, {found.reason}")
+        return
+    steps = max(one.steps // max(one.pieces, 1) for one in case.directions)
+    job = job_in(Path("FOLDER"), case.tables.actions, Bounds(), steps=steps)
+    click.echo("  TLC, for each piece, in a temporary FOLDER with the module made for it:")
+    click.echo(f"    {shlex.join(command_of(job))}")
