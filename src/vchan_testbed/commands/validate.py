@@ -47,7 +47,11 @@ class Subject:
 @click.command()
 @click.argument("runs", metavar="RUN_OR_TRACES...", nargs=-1, required=True, type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print what verdict.json holds.")
-@click.option("--dry-run", is_flag=True, help="Say what would be judged, and judge nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be judged and with which command of TLC, and judge nothing.",
+)
 @click.pass_context
 def validate(context: click.Context, runs: tuple[Path, ...], as_json: bool, dry_run: bool) -> None:
     """Judge run directories, or two .vtrace files (one of the server, one of the client).
