@@ -229,10 +229,12 @@ class _Link:
         self.writer.close()
         if self._process is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), END_SECONDS_MAX)
+                async with asyncio.timeout(END_SECONDS_MAX):
+                    await self._process.wait()
             await xl.end(self._process)
         with suppress(OSError, TimeoutError):
-            await asyncio.wait_for(self.writer.wait_closed(), END_SECONDS_MAX)
+            async with asyncio.timeout(END_SECONDS_MAX):
+                await self.writer.wait_closed()
 
 
 async def _reach(
@@ -254,7 +256,8 @@ async def _reach(
         attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             where = (domain.address, PORT, 0, interface())
-            await asyncio.wait_for(loop.sock_connect(attempt, where), TRY_SECONDS_MAX)
+            async with asyncio.timeout(TRY_SECONDS_MAX):
+                await loop.sock_connect(attempt, where)
             return attempt
         except BaseException as error:
             attempt.close()
@@ -262,7 +265,8 @@ async def _reach(
                 raise
             last = str(error) or "no answer"
         with suppress(TimeoutError):
-            await asyncio.wait_for(domain.stirred.wait(), PAUSE_SECONDS_MAX)
+            async with asyncio.timeout(PAUSE_SECONDS_MAX):
+                await domain.stirred.wait()
     raise TestbedError(
         f"The agent in {domain.name} (domain {domain.domid}) did not answer within"
         f" {loop.time() - began:.0f} s: {last}; the domain is {domain.state}.",

@@ -213,7 +213,8 @@ class Domains:
         key = f"/local/domain/{domid}/console/tty"
         watch = await xl.start("xenstore-watch", key)
         try:
-            path = await asyncio.wait_for(_value(watch, key), xl.COMMAND_SECONDS_MAX)
+            async with asyncio.timeout(xl.COMMAND_SECONDS_MAX):
+                path = await _value(watch, key)
         except TimeoutError:
             raise TestbedError(
                 f"Domain {domid} got no console.",
@@ -243,7 +244,8 @@ class Domains:
             return
         watch = await xl.start("xenstore-watch", "@releaseDomain")
         try:
-            await asyncio.wait_for(_until_gone(watch, names), GONE_SECONDS_MAX)
+            async with asyncio.timeout(GONE_SECONDS_MAX):
+                await _until_gone(watch, names)
         except TimeoutError:
             raise TestbedError(
                 f"{', '.join(sorted(names))} would not go: a process still maps memory of it.",
@@ -280,7 +282,11 @@ class Domains:
         try:
             assert watch.stdout is not None
             while await watch.stdout.readline():
-                await self.refresh()
+                try:
+                    await self.refresh()
+                except TestbedError as error:
+                    # The next death is looked at again.
+                    self._on_note(f"the domains could not be looked at: {error.message}")
             self._on_note("xenstore-watch ended: deaths of domains are not told any more")
         finally:
             await xl.end(watch)

@@ -116,7 +116,8 @@ class Network:
     async def _change_before(self, deadline: float) -> bool:
         left = deadline - asyncio.get_running_loop().time()
         try:
-            await asyncio.wait_for(self._changed.wait(), max(left, 0))
+            async with asyncio.timeout(left):
+                await self._changed.wait()
         except TimeoutError:
             return False
         return True

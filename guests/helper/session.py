@@ -23,6 +23,7 @@ from vchan_testbed.guests.helper import xl
 from vchan_testbed.guests.helper.agents import Agents
 from vchan_testbed.guests.helper.consoles import Console, open_kernel_log
 from vchan_testbed.guests.helper.counts import counts
+from vchan_testbed.guests.helper.doing import doing
 from vchan_testbed.guests.helper.domains import Config, Domains, OwnDomain
 from vchan_testbed.guests.helper.facts import facts, problems
 from vchan_testbed.guests.helper.files import Files
@@ -66,6 +67,7 @@ class Helper:
             "consoles": self._consoles,
             "clock": self._clock,
             "remove_key": self._remove_key,
+            "doing": self._doing,
         }
 
     async def serve(self) -> None:
@@ -277,6 +279,10 @@ class Helper:
         # -t: the empty parents too.
         await xl.run("xenstore-rm", "-t", message["path"])
         return {"type": "removed"}
+
+    async def _doing(self, message: Message) -> Message:
+        """Asked when another question has no answer."""
+        return {"type": "doing", "tasks": doing()}
 
     def _own_domains(self) -> list[dict[str, Any]]:
         return [

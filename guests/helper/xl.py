@@ -49,7 +49,10 @@ async def run(*command: str, seconds_max: float = COMMAND_SECONDS_MAX) -> str:
     """What the command printed. Raises CommandFailed, with the last lines of its errors."""
     process = await start(*command)
     try:
-        out, err = await asyncio.wait_for(process.communicate(), seconds_max)
+        # Not asyncio.wait_for: that of Python 3.11 swallows a cancellation that comes in the same
+        # turn of the loop as the program's end, and whoever cancelled waits for ever.
+        async with asyncio.timeout(seconds_max):
+            out, err = await process.communicate()
     except TimeoutError:
         raise CommandFailed(
             f"{' '.join(command)} did not end within {seconds_max:.0f} s",

@@ -29,6 +29,7 @@ from vchan_testbed.guests.hosts.carrier import Carrier
 ANSWER_SECONDS_MAX = 180.0
 CREATE_SECONDS_MAX = 700.0
 PUT_BYTES = 1 << 18
+DOING_SECONDS_MAX = 10.0
 ERROR_LINES = 12
 
 
@@ -225,6 +226,7 @@ class HelperClient:
             raise TestbedError(
                 f"The helper did not answer {kind!r} within {seconds_max:.0f} s.",
                 next_step="Is its host overloaded or stuck? Look at the run's console folder.",
+                console=self._what_it_does(kind),
             ) from None
         finally:
             with self._lock:
@@ -238,6 +240,16 @@ class HelperClient:
                 console=answer.get("console", ""),
             )
         return answer
+
+    def _what_it_does(self, kind: str) -> str:
+        """Where the helper stands instead of answering a question of this kind, if it tells."""
+        if kind in ("hello", "doing"):
+            return ""
+        try:
+            tasks = self.ask("doing", within=DOING_SECONDS_MAX)["tasks"]
+        except TestbedError:
+            return "It does not say either what it is doing."
+        return "\n".join(["The helper is in:", *tasks])
 
     def _write(self, data: bytes) -> None:
         try:

@@ -133,3 +133,29 @@ def test_the_helper_says_no_word_without_a_client() -> None:
         assert (await client.hello(helper, "two"))["token"] == "two"
 
     with_helper(body)
+
+
+def test_it_tells_where_a_request_stands_that_has_no_answer_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body(helper: Helper, client: Client) -> None:
+        go_on = asyncio.Event()
+
+        async def slow_counts() -> dict[str, int]:
+            await go_on.wait()
+            return {}
+
+        monkeypatch.setattr(session, "counts", slow_counts)
+        await client.hello(helper, "one")
+        helper._hear(encode(message_frame({"type": "counts", "id": 2})))
+        helper._hear(encode(message_frame({"type": "doing", "id": 3})))
+        answer = (await client.frame()).message()
+        assert answer["id"] == 3
+        (place,) = (task for task in answer["tasks"] if "_counts" in task)
+        assert place.startswith("_serve:")
+        assert "_answer_to:" in place
+        assert "> slow_counts:" in place
+        go_on.set()
+        assert (await client.frame()).message()["id"] == 2
+
+    with_helper(body)

@@ -69,6 +69,45 @@ def test_a_program_that_does_not_end_is_killed_in_time() -> None:
         asyncio.run(xl.run("sleep", "1000", seconds_max=0.2))
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_a_cancellation_is_not_lost_in_the_turn_in_which_the_program_ends(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cancels a watch of the helper's waits for its end: one that goes on is waited for
+    for ever, and no domain is destroyed any more."""
+
+    class Program:
+        returncode = 0
+
+        def __init__(self) -> None:
+            self.output = asyncio.get_running_loop().create_future()
+
+        async def communicate(self) -> tuple[bytes, bytes]:
+            await self.output
+            return b"", b""
+
+        async def wait(self) -> int:
+            return 0
+
+    async def body() -> None:
+        program = Program()
+
+        async def start(*command: str) -> Program:
+            return program
+
+        monkeypatch.setattr(xl, "start", start)
+        task = asyncio.create_task(xl.run("xl", "list"))
+        await asyncio.sleep(0.01)
+        program.output.set_result(None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.cancel():
+            await asyncio.wait({task}, timeout=SECONDS_MAX)
+            assert task.cancelled()
+
+    asyncio.run(body())
+
+
 def test_a_program_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(xl, "PROGRAM_FOLDERS", ())

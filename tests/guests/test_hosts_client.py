@@ -14,6 +14,7 @@ import pytest
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.frames import Decoder, Frame, Kind, Message, encode, message_frame
 from vchan_testbed.guests.helper.wire import SYNC, opening
+from vchan_testbed.guests.hosts import client
 from vchan_testbed.guests.hosts.carrier import ProcessCarrier, SocketCarrier
 from vchan_testbed.guests.hosts.client import HelperClient, HelperGone
 
@@ -140,6 +141,30 @@ def test_a_helper_that_does_not_answer_is_given_up() -> None:
     with pytest.raises(TestbedError, match="did not answer 'hello' within 0 s"):
         client_of(peer, hello_seconds_max=0.2)
     held.set()
+
+
+@pytest.mark.parametrize(
+    ("tells", "said"), [(True, "_serve:1 > run:2"), (False, "does not say either")]
+)
+def test_where_a_helper_stands_that_does_not_answer_is_in_the_error(
+    tells: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "DOING_SECONDS_MAX", 0.2)
+
+    def answers(message: Message) -> bytes:
+        if message["type"] != "doing" or not tells:
+            return b""
+        answer = {"type": "doing", "id": message["id"], "tasks": ["_serve:1 > run:2"]}
+        return encode(message_frame(answer))
+
+    def peer(connection: socket.socket, said: Message) -> None:
+        welcome(connection, said)
+        answer_all(connection, answers)
+
+    with client_of(peer) as asking:
+        with pytest.raises(TestbedError, match="did not answer 'destroy'") as caught:
+            asking.ask("destroy", within=0.2)
+        assert said in caught.value.console
 
 
 def test_a_host_with_a_problem_is_refused_with_what_to_do() -> None:
