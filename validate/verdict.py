@@ -95,6 +95,10 @@ class DirectionVerdict:
     """As in `Verdict`."""
     switches: tuple[str, ...] = ()
     """Deviations that had to be allowed."""
+    known: tuple[KnownUse, ...] = ()
+    """Where they were used."""
+    unexplained: Place | None = None
+    """REJECTED: the record at which no behaviour goes on."""
     fault_of: str | None = None
     due_action: str | None = None
     maximal: tuple[Maximal, ...] = ()

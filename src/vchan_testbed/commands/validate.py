@@ -15,10 +15,11 @@ from vchan_testbed.errors import ExitStatus, InputError
 from vchan_testbed.progress import Progress, Quiet, for_terminal
 from vchan_testbed.rundir import RunDirectory
 from vchan_testbed.tracer.reader import read_trace
-from vchan_testbed.validate.judge import decided_before, judge_traces
+from vchan_testbed.validate.judge import judge_traces
 from vchan_testbed.validate.prepare import prepare, read_run
 from vchan_testbed.validate.tlc.follow import Bounds, job_in
 from vchan_testbed.validate.tlc.runner import command_of
+from vchan_testbed.validate.unfollowed import decided_before
 from vchan_testbed.validate.verdict import Verdict
 
 BADNESS = (

@@ -1,0 +1,227 @@
+"""Both directions followed through the spec, and what comes of it: conformance and progress."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+
+from vchan_testbed.progress import Progress
+from vchan_testbed.tracer.format import Role
+from vchan_testbed.validate import verdict as words_of_verdict
+from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, State
+from vchan_testbed.validate.liveness import progress_of
+from vchan_testbed.validate.lost_tail import judged_up_to, lost_tails
+from vchan_testbed.validate.prepare import Case, Prepared
+from vchan_testbed.validate.replay import Follow, Replay, Replayed
+from vchan_testbed.validate.tlc.actions import ActionMap
+from vchan_testbed.validate.tlc.follow import follow
+from vchan_testbed.validate.unfollowed import REPEAT
+from vchan_testbed.validate.verdict import DirectionVerdict, KnownUse, Place, Verdict
+from vchan_testbed.validate.wording import Words
+
+STEPS_FOR_TWO = 40_000
+"""Steps from which on both directions are followed at the same time."""
+MAXIMAL_SHOWN = 20
+LOST = "The last records of an end are lost: in which state it ended is not known."
+
+
+def followed(case: Case, judge: Follow | None, progress: Progress) -> Verdict:
+    """The verdict on both directions; `judge` follows a piece, None is TLC. Raises TestbedError."""
+    actions = case.tables.actions
+    judge = judge or _tlc(actions)
+    steps = sum(one.steps for one in case.directions)
+    with progress.step(f"Follow {steps} steps through the spec {actions.module}"):
+        shared = [_Shared(progress, one.lanes.direction) for one in case.directions]
+        with ThreadPoolExecutor(2 if steps >= STEPS_FOR_TWO else 1) as pool:
+            each = zip(case.directions, shared, strict=True)
+            running = [pool.submit(_one_direction, one, case, judge, shown) for one, shown in each]
+            found = [one.result() for one in running]
+    return _combined(found)
+
+
+def _tlc(actions: ActionMap) -> Follow:
+    def judged(
+        lanes: Lanes, params: SpecParams, starts: Sequence[State] | None, progress: Progress
+    ) -> FollowResult:
+        return follow(lanes, params, starts, progress=progress, actions=actions)
+
+    return judged
+
+
+def _one_direction(
+    one: Prepared, case: Case, judge: Follow, progress: Progress
+) -> DirectionVerdict:
+    words = Words(one.lanes, case.traces, one.order)
+    actions = case.tables.actions
+    replay = Replay(one.lanes, list(one.cuts), judge, progress, actions.switches)
+    replayed = replay.run()
+    base = _counted(one, replayed, actions)
+    if replayed.undecided:
+        return _undecided(base, replayed)
+    lost = lost_tails(case.traces, case.endings, case.evidence)
+    if not replayed.accepted:
+        at = judged_up_to(replayed.frontier, one.lanes, lost, actions)
+        if at is not None:
+            return _up_to(base, words.unexplained(at), lost)
+        return _rejected(base, replayed, words)
+    base = _accepted(base, replayed, words)
+    if lost:
+        return replace(base, progress_reason=LOST, advice=REPEAT)
+    return _with_progress(base, one, case, replay, replayed)
+
+
+def _undecided(base: DirectionVerdict, replayed: Replayed) -> DirectionVerdict:
+    return replace(
+        base,
+        conformance="UNDECIDED",
+        reason=f"the search stopped at its bound: {replayed.undecided}",
+        progress_reason="It was not followed to its end.",
+        advice="make the run shorter, or judge it on a machine that has more of what ran out",
+    )
+
+
+def _up_to(base: DirectionVerdict, place: Place, lost: Sequence[Role]) -> DirectionVerdict:
+    reason = (
+        f"judged up to record {place.record - 1} of the {place.endpoint}: its next one"
+        f" ({place.what}) may follow from records of the {' and '.join(lost)} that are lost"
+    )
+    return replace(base, reason=reason, progress_reason=LOST, advice=REPEAT)
+
+
+def _rejected(base: DirectionVerdict, replayed: Replayed, words: Words) -> DirectionVerdict:
+    place = words.unexplained(replayed.frontier[0])
+    return replace(
+        base,
+        conformance="REJECTED",
+        reason=place.reason,
+        unexplained=place,
+        maximal=tuple(words.maximal(at) for at in replayed.frontier[:MAXIMAL_SHOWN]),
+    )
+
+
+def _accepted(base: DirectionVerdict, replayed: Replayed, words: Words) -> DirectionVerdict:
+    known = tuple(
+        KnownUse(switch, (words.unexplained(use.position),))
+        for use in replayed.uses
+        for switch in use.switches
+    )
+    switches = tuple(dict.fromkeys(use.id for use in known))
+    if not known:
+        return base
+    reason = f"explained only with the known deviation {', '.join(switches)} of libxenvchan"
+    return replace(base, conformance="KNOWN", reason=reason, switches=switches, known=known)
+
+
+def _with_progress(
+    base: DirectionVerdict, one: Prepared, case: Case, replay: Replay, replayed: Replayed
+) -> DirectionVerdict:
+    owner_of = case.tables.actions.owner_of
+    judged = progress_of(replayed.ends, one.lanes.ring, case.evidence, owner_of)
+    if judged.word != "PROGRESS":
+        judged = progress_of(replay.widened(), one.lanes.ring, case.evidence, owner_of)
+    return replace(
+        base,
+        progress=judged.word,
+        progress_reason=judged.reason,
+        fault_of=judged.fault_of,
+        due_action=judged.due_action,
+        candidates=judged.candidates,
+    )
+
+
+def _counted(one: Prepared, replayed: Replayed, actions: ActionMap) -> DirectionVerdict:
+    shown = {name for name, action in actions.actions.items() if not action.hidden}
+    unlogged = sum(count for name, count in replayed.coverage.items() if name not in shown)
+    return DirectionVerdict(
+        direction=one.lanes.direction,
+        conformance="ACCEPTED",
+        progress="INCONCLUSIVE",
+        progress_reason="No end state is known of what is no behaviour.",
+        coverage=replayed.coverage,
+        overlap=replayed.overlap,
+        unlogged_steps=unlogged,
+        stuttering_records=one.lanes.sender.stutters + one.lanes.receiver.stutters,
+        steps=one.steps,
+        pieces=replayed.pieces,
+        states=replayed.states,
+    )
+
+
+def _combined(found: Sequence[DirectionVerdict]) -> Verdict:
+    """Both directions: the worst wins."""
+    conformance = words_of_verdict.worst_conformance(one.conformance for one in found)
+    progress = words_of_verdict.worst_progress(one.progress for one in found)
+    worst = next(one for one in found if one.conformance == conformance)
+    stuck = next(one for one in found if one.progress == progress)
+    coverage: Counter[str] = Counter()
+    for one in found:
+        coverage.update(one.coverage)
+    return Verdict(
+        conformance=conformance,
+        progress=progress,
+        reason=f"{worst.direction}: {worst.reason}" if worst.reason else "",
+        kind="protocol" if conformance == "REJECTED" else "",
+        progress_reason=_progress_reason(found, stuck),
+        known=_by_id([use for one in found for use in one.known]),
+        fault_of=stuck.fault_of,
+        due_action=stuck.due_action,
+        advice=_advice(worst, stuck),
+        first_unexplained=next((one.unexplained for one in found if one.unexplained), None),
+        maximal=tuple(at for one in found for at in one.maximal),
+        directions=tuple(found),
+        coverage=dict(coverage),
+        overlap=sum(one.overlap for one in found),
+        unlogged_steps=sum(one.unlogged_steps for one in found),
+        stuttering_records=sum(one.stuttering_records for one in found),
+        switches=tuple(dict.fromkeys(switch for one in found for switch in one.switches)),
+    )
+
+
+def _progress_reason(found: Sequence[DirectionVerdict], stuck: DirectionVerdict) -> str:
+    """With the directions that it holds for."""
+    reason = stuck.progress_reason
+    same = [one.direction for one in found if one.progress_reason == reason]
+    return f"{' and '.join(same)}: {reason}" if reason else ""
+
+
+def _advice(worst: DirectionVerdict, stuck: DirectionVerdict) -> str:
+    """The one of what the whole verdict rests on."""
+    bad = worst.conformance in ("REJECTED", "KNOWN") or stuck.progress in ("STALLED", "VIOLATION")
+    return "" if bad else worst.advice or stuck.advice
+
+
+def _by_id(uses: Sequence[KnownUse]) -> tuple[KnownUse, ...]:
+    places: dict[str, tuple[Place, ...]] = {}
+    for use in uses:
+        places[use.id] = (*places.get(use.id, ()), *use.places)
+    return tuple(KnownUse(name, found) for name, found in places.items())
+
+
+class _Shared:
+    """One direction's share of a progress line."""
+
+    _lock = threading.Lock()
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._name = name
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Shown as a note: two directions may be under way."""
+        self.note(title)
+        yield
+
+    def note(self, text: str) -> None:
+        """One line, by one direction at a time."""
+        with self._lock:
+            self._progress.note(f"{self._name}: {text}")
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        with self._lock:
+            self._progress.say(f"{self._name}: {text}")

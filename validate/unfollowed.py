@@ -1,0 +1,122 @@
+"""What decides before anything is followed through the spec.
+
+    lost records? -> the traces' own contradictions -> missing records? -> the bytes ->
+    what the spec cannot express -> records that the library does not make
+
+The first of these that has something to say decides.
+"""
+
+from __future__ import annotations
+
+from vchan_testbed.tracer.checks import check_pair
+from vchan_testbed.validate.evidence import ROLES
+from vchan_testbed.validate.handshake import handshake_problems
+from vchan_testbed.validate.payload import payload_problems
+from vchan_testbed.validate.prepare import Case
+from vchan_testbed.validate.verdict import Kind, Place, Verdict
+from vchan_testbed.validate.wording import place_of
+
+NEEDS = "needs the spec of the library: "
+REPEAT = "repeat the run: what is missing in its traces does not come back"
+
+
+def decided_before(case: Case) -> Verdict | None:
+    """The verdict on what is not followed through the spec, for the first reason that there is."""
+    for look in (_lost, _contradictions, _missing, _payload, _needs, _foreign_records):
+        if found := look(case):
+            return found
+    return None
+
+
+def _lost(case: Case) -> Verdict | None:
+    for role in ROLES:
+        if dropped := case.traces[role].dropped:
+            return _open(
+                f"records were lost by overflow ({dropped} of the {role})",
+                "make the run shorter: its records did not fit into the trace",
+            )
+    return None
+
+
+def _missing(case: Case) -> Verdict | None:
+    for role in ROLES:
+        count, seen = len(case.traces[role].records), case.evidence.records_at_last_look(role)
+        if case.endings[role].looked and seen is not None and seen > count:
+            return _open(
+                f"records are missing: the last look counted {seen} of the {role}, the trace has "
+                f"{count}",
+                REPEAT,
+            )
+    return None
+
+
+def _contradictions(case: Case) -> Verdict | None:
+    problems = check_pair(case.traces["server"], case.traces["client"])
+    # Of a channel that was not opened or closed as it should be the values say little.
+    if not any(problem.is_hole for problem in problems) and (framed := _framing(case)):
+        return framed
+    if not problems:
+        return None
+    first = problems[0]
+    kinds: dict[str, Kind] = {"log": "log", "order": "memory-order"}
+    place = None
+    if first.record >= 0:
+        place = place_of(case.traces[first.endpoint], first.record, first.text)
+    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+    return _rejected(kinds.get(first.rule, "record"), f"{first.rule}: {first.text}{more}", place)
+
+
+def _framing(case: Case) -> Verdict | None:
+    if any(ending.needs for ending in case.endings.values()):
+        return None
+    for problem in handshake_problems(case.traces, case.endings):
+        place = place_of(case.traces[problem.role], problem.row, problem.text)
+        return _rejected("record", problem.text, place)
+    return None
+
+
+def _payload(case: Case) -> Verdict | None:
+    for role in ROLES:
+        trace = case.traces[role]
+        for problem in payload_problems(role, trace.records, case.endings[role].rows):
+            place = place_of(trace, problem.row, problem.text)
+            return _rejected("payload", f"Integrity: {problem.text}", place)
+    return None
+
+
+def _needs(case: Case) -> Verdict | None:
+    needs = dict.fromkeys(need for one in case.directions for need in one.lanes.needs)
+    if not needs:
+        return None
+    advice = "keep to calls of read and write that block, or expect UNDECIDED in the experiment"
+    return _open(NEEDS + "; ".join(needs), advice)
+
+
+def _foreign_records(case: Case) -> Verdict | None:
+    problems = [problem for one in case.directions for problem in one.lanes.problems]
+    if not problems:
+        return None
+    first = min(problems, key=lambda problem: problem.row)
+    place = place_of(case.traces[first.role], first.row, first.text)
+    return _rejected("record", first.text, place)
+
+
+def _open(reason: str, advice: str) -> Verdict:
+    return Verdict(
+        "UNDECIDED",
+        "INCONCLUSIVE",
+        reason,
+        progress_reason="The traces were not judged.",
+        advice=advice,
+    )
+
+
+def _rejected(kind: Kind, reason: str, place: Place | None) -> Verdict:
+    return Verdict(
+        "REJECTED",
+        "INCONCLUSIVE",
+        reason,
+        kind=kind,
+        progress_reason="No end state is known of what is no behaviour.",
+        first_unexplained=place,
+    )
