@@ -9,15 +9,15 @@ import pytest
 
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.validate.evidence import Evidence
-from vchan_testbed.validate.lanes import EndState, State
+from vchan_testbed.validate.lanes import EndState, State, Value
 from vchan_testbed.validate.liveness import Judged, progress_of
 from vchan_testbed.validate.table import load_table
 from vchan_testbed.validate.tlc.actions import load_action_map
 
 LEFT = load_table().rings["left"]
 OWNER_OF = load_action_map().owner_of
-ASLEEP = {"sWhere": "away", "rWhere": "here", "sPort": 0, "rPort": 0, "took": 0}
-GONE = {**ASLEEP, "sWhere": "gone", "rWhere": "gone"}
+ASLEEP: dict[str, Value] = {"sWhere": "away", "rWhere": "here", "sPort": 0, "rPort": 0, "took": 0}
+GONE: dict[str, Value] = {**ASLEEP, "sWhere": "gone", "rWhere": "gone"}
 
 
 def end(*enabled: str, owed: tuple[str, ...] = (), **state: Any) -> EndState:
