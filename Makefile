@@ -32,10 +32,14 @@ packages:
 	@guests/packages/install.sh guests/packages/machine.list
 
 $(VENV)/installed: $(EXTENSION_SOURCES)
-	@echo "Python: a virtual environment in $(VENV) with the project in it"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "$(PYTHON) is older than 3.11. Next: make PYTHON=python3.11, or another one that is newer")'
+	@echo "Python packages: into $(VENV), with the project itself; this can take a minute ..."
+	@began=$$(date +%s); \
+	$(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'; \
+	touch $@; \
+	echo "Python packages: installed in $$(( $$(date +%s) - began )) s"
 
 clean:
 	rm -rf $(VENV) build src/*.egg-info
