@@ -105,9 +105,10 @@ def _reach(found: Verdict, case: Case) -> Iterator[str]:
     for role in ROLES:
         ending = case.endings[role]
         if ending.left_out:
+            records = "record" if ending.left_out == 1 else "records"
             yield (
-                f"{ending.left_out} records of the {role} came after the last look, when the test "
-                "bed ended the run; they are checked and not judged."
+                f"{ending.left_out} {records} of the {role} came after the last look, when the "
+                "test bed ended the run: checked, and not judged."
             )
         if role in lost:
             yield (
