@@ -51,7 +51,7 @@ def choose(machine: Machine, progress: Progress) -> Choice:
         return Choice(TCG, f"{_DEVICE} cannot be opened")
 
     def probe(target: Path) -> None:
-        with progress.step("try whether Xen boots under KVM"):
+        with progress.step("Try whether Xen boots under KVM"):
             (target / _ANSWER).write_text(json.dumps(_boot_under_kvm(machine)))
 
     return _read(cached("kvm", _key(), probe))

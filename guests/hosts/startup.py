@@ -91,7 +91,7 @@ class Starter:
         """Boot it. Raises TestbedError with the console's last lines when it does not come up."""
         ssh_key = folder / "ssh_key"
         make_ssh_key(ssh_key)
-        with self.progress.step(f"boot Xen in QEMU ({self.machine.accelerator.name})"):
+        with self.progress.step(f"Boot Xen in QEMU ({self.machine.accelerator.name})"):
             qemu = Qemu(self.machine, self.console, public_part(ssh_key))
             watchdog = Watchdog(BOOT_SILENCE_SECONDS_MAX, BOOT_SECONDS_MAX)
             host = self._session(qemu, watchdog)
@@ -100,7 +100,7 @@ class Starter:
     def from_state(self, place: Path) -> Running:
         """Go on from the saved state in `place`. Raises TestbedError when it does not come back."""
         ssh_key, baseline = warm.ssh_key_of(place), warm.baseline_of(place)
-        with self.progress.step("go on from the saved state of Xen in QEMU"):
+        with self.progress.step("Go on from the saved state of Xen in QEMU"):
             qemu = Qemu(self.machine, self.console, public_part(ssh_key), wait_for_state=True)
             try:
                 warm.load(qemu, place)
@@ -123,7 +123,7 @@ class Starter:
         for link in running.host.endpoints(self.experiment).values():
             link.close()
         running.host.client.close()
-        with self.progress.step("save the state for the next run"):
+        with self.progress.step("Save the state for the next run"):
             warm.save(running.qemu, target, running.ssh_key, running.host.baseline())
 
     def _with_new_session(self, running: Running) -> Running:

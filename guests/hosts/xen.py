@@ -161,7 +161,7 @@ class XenHost:
         guest = self._guest(self._client)
         self._domids = {}
         for label, config in wanted.items():
-            with self._progress.step(f"make the {label}'s domain ({config['type']})"):
+            with self._progress.step(f"Make the {label}'s domain ({config['type']})"):
                 self._domids[label] = self._create(label, config, guest)
 
     def wait_for_guests(self) -> None:
@@ -228,7 +228,7 @@ class XenHost:
         return int(answer["domid"])
 
     def _link(self, experiment: Experiment) -> None:
-        with self._progress.step("reach the agents"):
+        with self._progress.step("Reach the agents"):
             for endpoint in ENDPOINTS:
                 in_dom0 = experiment.domain(endpoint).type == "dom0"
                 domid = 0 if in_dom0 else self._domids[endpoint]

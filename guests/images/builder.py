@@ -72,7 +72,7 @@ def build(progress: Progress) -> Images:
         )
 
     extensions_key = key_of(root_key, *sources.extension_inputs())
-    with progress.step("extensions for the guest images"):
+    with progress.step("Extensions for the guest images"):
         extensions = cached(
             "extensions",
             extensions_key,
@@ -81,7 +81,7 @@ def build(progress: Progress) -> Images:
         )
 
     key = key_of(extensions_key, *sources.image_inputs())
-    with progress.step("guest images"):
+    with progress.step("Guest images"):
         place = cached(
             "images",
             key,
