@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from vchan_testbed.errors import TestbedError
 SUITE = "bookworm"
 ROOT_SECONDS_MAX = 3600
 COMMAND_SECONDS_MAX = 900
+END_SECONDS_MAX = 60
 
 # Documentation and drivers that no image takes: half of the root's size.
 LEFT_OUT = (
@@ -51,33 +55,11 @@ def make_root(target: Path, packages: Sequence[str]) -> None:
             "mmdebstrap is not installed, and the guest image is made with it",
             next_step="sudo apt-get install mmdebstrap uidmap (make setup does it)",
         )
-    log = target.parent / f"{target.name}.log"
-    with log.open("wb") as messages:
-        maker = subprocess.Popen(
-            _mmdebstrap_command(packages),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=messages,
-        )
-        unpacker = subprocess.Popen(
-            ["tar", "--extract", "--directory", target, "--exclude=./dev/*"],
-            stdin=maker.stdout,
-            stderr=messages,
-        )
-        assert maker.stdout is not None
-        maker.stdout.close()
-        try:
-            failed = maker.wait(timeout=ROOT_SECONDS_MAX) or unpacker.wait(timeout=600)
-        except subprocess.TimeoutExpired:
-            failed = 1
-            messages.write(f"ended after {ROOT_SECONDS_MAX} s\n".encode())
-        finally:
-            maker.kill()
-            unpacker.kill()
-            maker.wait()
-            unpacker.wait()
-    last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
-    log.unlink()
+    with tempfile.TemporaryFile() as messages:
+        failed = _make_and_unpack(target, packages, messages.fileno())
+        messages.seek(0)
+        said = messages.read().decode(errors="replace")
+    last_lines = "\n".join(said.splitlines()[-_LAST_LINES:])
     if failed:
         raise TestbedError(
             "mmdebstrap could not make the root of the guest image",
@@ -90,29 +72,93 @@ def make_root(target: Path, packages: Sequence[str]) -> None:
 def run_in_root(root: Path, folder: Path, command: Sequence[str]) -> str:
     """Run `command` in `root` with `folder` mounted at /mnt; return what it printed.
 
-    Raises TestbedError with the command's last lines when it fails.
+    Whatever it has started ends with it. Raises TestbedError with the command's last lines when it
+    fails.
     """
-    prefix = ["unshare", "--mount"]
+    # A process namespace: when `unshare` is killed, all in there goes, compilers as well.
+    prefix = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
     if os.geteuid() != 0:
         prefix.append("--map-root-user")
-    done = subprocess.run(
+    process = subprocess.Popen(
         [*prefix, str(_HERE / "in_root.sh"), str(root), str(folder), *command],
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        timeout=COMMAND_SECONDS_MAX,
-        check=False,
+        start_new_session=True,
     )
-    if done.returncode != 0:
-        lines = (done.stdout + done.stderr).splitlines()
+    shown = " ".join(command)
+    try:
+        out, err = process.communicate(timeout=COMMAND_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
         raise TestbedError(
-            f"a step of building the guest image failed: {' '.join(command)}",
+            f"a step of building the guest image did not end in {COMMAND_SECONDS_MAX} s: {shown}",
+            next_step="Is this machine overloaded? Build again: vchan-testbed image build.",
+        ) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            # Its output ends when the last process has gone that could still write to `folder`.
+            process.communicate()
+    if process.returncode != 0:
+        lines = (out + err).splitlines()
+        raise TestbedError(
+            f"a step of building the guest image failed: {shown}",
             next_step="if the lines below name a permission: user namespaces must be allowed"
             " (sysctl kernel.unprivileged_userns_clone=1), or build as root",
             console="\n".join(lines[-_LAST_LINES:]),
         )
-    return done.stdout
+    return out
+
+
+def _make_and_unpack(target: Path, packages: Sequence[str], messages: int) -> bool:
+    """Whether it failed; `messages` is the descriptor for what is said."""
+    maker = subprocess.Popen(
+        _mmdebstrap_command(packages),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=messages,
+        # Ctrl-C is for this process, which lets mmdebstrap clean up.
+        start_new_session=True,
+    )
+    try:
+        unpacker = subprocess.Popen(
+            ["tar", "--extract", "--directory", target, "--exclude=./dev/*"],
+            stdin=maker.stdout,
+            stderr=messages,
+            start_new_session=True,
+        )
+        assert maker.stdout is not None
+        maker.stdout.close()
+        try:
+            return bool(maker.wait(timeout=ROOT_SECONDS_MAX) or unpacker.wait(timeout=600))
+        except subprocess.TimeoutExpired:
+            os.write(messages, f"ended after {ROOT_SECONDS_MAX} s\n".encode())
+            return True
+        finally:
+            unpacker.kill()
+            unpacker.wait()
+    finally:
+        _end_group(maker)
+
+
+def _end_group(leader: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started, if it still runs.
+
+    mmdebstrap removes its temporary folder, the size of the whole root, when it is asked to end;
+    but it waits for its children first, so they are asked as well.
+    """
+    if leader.poll() is not None:
+        return
+    os.killpg(leader.pid, signal.SIGTERM)
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            leader.wait(END_SECONDS_MAX)
+    finally:
+        if leader.poll() is None:
+            os.killpg(leader.pid, signal.SIGKILL)
+            leader.wait()
 
 
 def _mmdebstrap_command(packages: Sequence[str]) -> list[str]:
