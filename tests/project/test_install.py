@@ -26,6 +26,8 @@ class Machine:
     def program(self, name: str, script: str) -> None:
         """Put a program there."""
         place = self.folder / "bin" / name
+        # A tool's place is a link, and to write there would be to write into the machine's own.
+        place.unlink(missing_ok=True)
         place.write_text(f"#!/bin/sh\n{script}\n")
         place.chmod(0o755)
 
