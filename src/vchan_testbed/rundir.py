@@ -5,7 +5,7 @@
     console/       Xen's, dom0's and the guests' consoles, agents' logs
     verdict.json   report.html   junit.xml
 
-`run.json` says `incomplete` from the first moment on and `complete` at the very end, and is
+`run.json` says `incomplete` from the first moment on and `complete` when all is collected, and is
 replaced as a whole: a run that is killed is seen as such and keeps what it had collected.
 """
 
