@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from vchan_testbed.validate.evidence import Evidence
 from vchan_testbed.validate.lanes import Lane, Lanes, SpecParams
 from vchan_testbed.validate.merge import LaneSteps, Problem, Projection, project
 from vchan_testbed.validate.table import Direction, RecordTable, Ring, Side
+from vchan_testbed.validate.tlc.columns import Ints
+from vchan_testbed.validate.tlc.rows import counted_from
 
 PERSIST = "a server that never asks whether the client is there (server_persist, L5)"
 NOT_BLOCKING = "non-blocking calls"
@@ -30,6 +32,10 @@ class DirectionLanes:
     endings: Mapping[Side, Ending]
     problems: tuple[Problem, ...]
     needs: tuple[str, ...]
+    goes_first: Mapping[Side, Ints] = field(default_factory=dict)
+    """What `Lane.goes_first` says of the whole lanes."""
+    overlap: int = 0
+    """Calls of one side that saw the other side move while they ran."""
 
     @property
     def direction(self) -> Direction:
@@ -40,24 +46,42 @@ class DirectionLanes:
         """The sender's or the receiver's."""
         return self.sender if side == "s" else self.receiver
 
-    def piece(self, first: tuple[int, int], last: tuple[int, int]) -> Lanes:
-        """The lanes between two cuts; how an end died belongs to the last piece alone."""
-        return Lanes(
-            self._part("s", first[0], last[0]),
-            self._part("r", first[1], last[1]),
-        )
+    def piece(
+        self,
+        first: tuple[int, int] = (0, 0),
+        last: tuple[int, int] | None = None,
+        stop: Side | None = None,
+    ) -> Lanes:
+        """The lanes between two places; how an end died belongs to the last piece alone."""
+        last = last or (len(self.sender), len(self.receiver))
+        sender, receiver = self._part("s", first, last[0]), self._part("r", first, last[1])
+        if stop:
+            return Lanes(sender, receiver, stop=stop)
+        if first == (0, 0) and last == (len(self.sender), len(self.receiver)):
+            # The whole tells by itself what goes first.
+            sender, receiver = (replace(one, goes_first=None) for one in (sender, receiver))
+        return Lanes(self._ending("s", sender, last[0]), self._ending("r", receiver, last[1]))
 
-    def _part(self, side: Side, first: int, last: int) -> Lane:
-        lane, ending = self.lane(side), self.endings[side]
-        steps = lane.steps(first, last)
-        if last < len(lane):
-            return Lane(steps)
+    def _part(self, side: Side, first: tuple[int, int], last: int) -> Lane:
+        steps = self.lane(side)[first[side == "r"] : last]
+        return Lane(steps, goes_first=self._goes_first(side, first, last))
+
+    def _ending(self, side: Side, lane: Lane, last: int) -> Lane:
+        ending = self.endings[side]
+        if last < len(self.lane(side)):
+            return lane
         death = ending.death
         if death == "must" and (self._never_connects(side) or not ending.mapped):
             # Who dies before it connects leaves a live byte of 2, and before it has the page it
             # raises nothing: to wait for that event for ever is nobody's fault.
             death = "may"
-        return Lane(steps, unlogged=ending.unlogged, death=death)
+        return replace(lane, unlogged=ending.unlogged, death=death)
+
+    def _goes_first(self, side: Side, first: tuple[int, int], last: int) -> Ints | None:
+        if side not in self.goes_first:
+            return None
+        mine, other = (first[0], first[1]) if side == "s" else (first[1], first[0])
+        return counted_from(self.goes_first[side][mine:last], other)
 
     def _never_connects(self, side: Side) -> bool:
         return side == "r" and self.params.connects and not len(self.receiver.where("r_connect"))

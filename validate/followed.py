@@ -12,7 +12,7 @@ from dataclasses import replace
 from vchan_testbed.progress import Progress
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.validate import verdict as words_of_verdict
-from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, State
+from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, Start
 from vchan_testbed.validate.liveness import progress_of
 from vchan_testbed.validate.lost_tail import judged_up_to, lost_tails
 from vchan_testbed.validate.prepare import Case, Prepared
@@ -23,8 +23,6 @@ from vchan_testbed.validate.unfollowed import REPEAT
 from vchan_testbed.validate.verdict import DirectionVerdict, KnownUse, Place, Verdict
 from vchan_testbed.validate.wording import Words
 
-STEPS_FOR_TWO = 40_000
-"""Steps from which on both directions are followed at the same time."""
 MAXIMAL_SHOWN = 20
 LOST = "The last records of an end are lost: in which state it ended is not known."
 
@@ -36,7 +34,7 @@ def followed(case: Case, judge: Follow | None, progress: Progress) -> Verdict:
     steps = sum(one.steps for one in case.directions)
     with progress.step(f"Follow {steps} steps through the spec {actions.module}"):
         shared = [_Shared(progress, one.lanes.direction) for one in case.directions]
-        with ThreadPoolExecutor(2 if steps >= STEPS_FOR_TWO else 1) as pool:
+        with ThreadPoolExecutor(len(case.directions)) as pool:
             each = zip(case.directions, shared, strict=True)
             running = [pool.submit(_one_direction, one, case, judge, shown) for one, shown in each]
             found = [one.result() for one in running]
@@ -45,7 +43,7 @@ def followed(case: Case, judge: Follow | None, progress: Progress) -> Verdict:
 
 def _tlc(actions: ActionMap) -> Follow:
     def judged(
-        lanes: Lanes, params: SpecParams, starts: Sequence[State] | None, progress: Progress
+        lanes: Lanes, params: SpecParams, starts: Sequence[Start] | None, progress: Progress
     ) -> FollowResult:
         return follow(lanes, params, starts, progress=progress, actions=actions)
 
@@ -57,8 +55,7 @@ def _one_direction(
 ) -> DirectionVerdict:
     words = Words(one.lanes, case.traces, one.order)
     actions = case.tables.actions
-    replay = Replay(one.lanes, list(one.cuts), judge, progress, actions.switches)
-    replayed = replay.run()
+    replayed = Replay(one.lanes, one.cuts, judge, progress, actions.switches).run()
     base = _counted(one, replayed, actions)
     if replayed.undecided:
         return _undecided(base, replayed)
@@ -71,7 +68,7 @@ def _one_direction(
     base = _accepted(base, replayed, words)
     if lost:
         return replace(base, progress_reason=LOST, advice=REPEAT)
-    return _with_progress(base, one, case, replay, replayed)
+    return _with_progress(base, one, case, replayed)
 
 
 def _undecided(base: DirectionVerdict, replayed: Replayed) -> DirectionVerdict:
@@ -117,12 +114,10 @@ def _accepted(base: DirectionVerdict, replayed: Replayed, words: Words) -> Direc
 
 
 def _with_progress(
-    base: DirectionVerdict, one: Prepared, case: Case, replay: Replay, replayed: Replayed
+    base: DirectionVerdict, one: Prepared, case: Case, replayed: Replayed
 ) -> DirectionVerdict:
     owner_of = case.tables.actions.owner_of
     judged = progress_of(replayed.ends, one.lanes.ring, case.evidence, owner_of)
-    if judged.word != "PROGRESS":
-        judged = progress_of(replay.widened(), one.lanes.ring, case.evidence, owner_of)
     return replace(
         base,
         progress=judged.word,

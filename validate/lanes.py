@@ -28,9 +28,12 @@ direction raises on the receiver's port is `r_spurious` in the *sender's* lane.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 Value: TypeAlias = "bool | int | str | tuple[Value, ...] | frozenset[tuple[str, Value]]"
 """A value of TLA+: BOOLEAN, integer, string, sequence, or a function from strings."""
@@ -52,11 +55,15 @@ class Step:
 class Lane:
     """The steps of one side in one direction, in program order."""
 
-    steps: tuple[Step, ...]
+    steps: Sequence[Step]
     unlogged: bool = False
     """One access more may have been made after the last record (killed between the two)."""
     death: Literal["no", "may", "must"] = "no"
     """The process died after the last step: its live byte is cleared and an event raised."""
+    goes_first: npt.NDArray[np.int64] | None = field(default=None, compare=False)
+    """For each step, how many of the other lane's steps must be done before it may be taken in
+    front of all others; None: to be worked out from these lanes. Part of a longer trace, they do
+    not have all that it depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,9 @@ class Lanes:
 
     sender: Lane
     receiver: Lane
+    stop: Literal["s", "r"] | None = field(default=None, kw_only=True)
+    """The side whose lane's end is the end, wherever in its lane the other side is then: so ends a
+    piece of a longer trace. None: both lanes have to be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +113,25 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """A state in which lanes are taken up, and how many steps of each are done in it."""
+
+    state: State
+    sender: int = 0
+    receiver: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class EndState:
-    """A state in which a behaviour has done every step of both lanes."""
+    """A state in which a behaviour has got to the end of the lanes."""
 
     state: State
     enabled: tuple[str, ...]
     """Fair actions of the spec that could be taken here."""
     owed: frozenset[str]
     """What has been promised and has not happened; see `OWED`."""
+    left: tuple[int, int] = (0, 0)
+    """Steps of the sender's and of the receiver's lane that are still to come (`Lanes.stop`)."""
 
 
 OWED = {

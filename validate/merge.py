@@ -9,8 +9,9 @@ ring is seen whatever it is a multiple of.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +44,8 @@ class Problem:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class LaneSteps:
+@dataclass(frozen=True, slots=True, eq=False)
+class LaneSteps(Sequence[Step]):
     """One side's steps, in columns: a long trace has a million of them."""
 
     role: Role
@@ -64,16 +65,31 @@ class LaneSteps:
     def __len__(self) -> int:
         return len(self.codes)
 
+    @overload
+    def __getitem__(self, at: int) -> Step: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> LaneSteps: ...
+
+    def __getitem__(self, at: int | slice) -> Step | LaneSteps:
+        """One step; a part shares the columns."""
+        if isinstance(at, slice):
+            codes, values, rows = self.codes[at], self.values[at], self.rows[at]
+            return replace(self, codes=codes, values=values, rows=rows, indices=self.indices[at])
+        return Step(self.names[self.codes[at]], int(self.values[at]), int(self.rows[at]))
+
+    def __iter__(self) -> Iterator[Step]:
+        columns = (self.codes.tolist(), self.values.tolist(), self.rows.tolist())
+        return (Step(self.names[at], *rest) for at, *rest in zip(*columns, strict=True))
+
     def steps(self, first: int, last: int) -> tuple[Step, ...]:
         """The steps from `first` up to, without, `last`."""
-        part = slice(first, last)
-        columns = zip(
-            self.codes[part].tolist(),
-            self.values[part].tolist(),
-            self.rows[part].tolist(),
-            strict=True,
-        )
-        return tuple(Step(self.names[code], value, row) for code, value, row in columns)
+        return tuple(self[first:last])
+
+    def counts(self) -> dict[str, int]:
+        """How often each action is among the steps."""
+        counted = np.bincount(self.codes, minlength=len(self.names)).tolist()
+        return {name: n for name, n in zip(self.names, counted, strict=True) if n}
 
     def where(self, *actions: str) -> Ints:
         """Positions of the steps with one of these actions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from vchan_testbed.validate.evidence import ROLES, Evidence
 from vchan_testbed.validate.order import Order, order_of
 from vchan_testbed.validate.table import DIRECTIONS, TABLE, RecordTable, load_table
 from vchan_testbed.validate.tlc.actions import ActionMap, load_action_map
+from vchan_testbed.validate.tlc.indices import overlap
+from vchan_testbed.validate.tlc.rows import AtStart, goes_first
 
 SPEC_FILES = ("Vchan.tla", "Stream.tla", "Intervals.tla", "vchan.actions.yaml")
 FORMAT = 1
-BEYOND_A_CYCLE = 500
-"""Steps of each lane that are still followed behind a contradiction among values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,11 @@ class Prepared:
     order: Order
     cycle: tuple[int, int] | None
     cuts: tuple[Cut, ...]
-    """From the beginning to the end: one more than there are pieces."""
 
     @property
     def pieces(self) -> int:
         """How many pieces are followed; 0 when nothing is to be followed."""
-        return len(self.cuts) - 1
+        return len(self.cuts) + 1 if self.steps else 0
 
     @property
     def steps(self) -> int:
@@ -130,22 +129,27 @@ def prepare(
     tables = tables or load_tables()
     directions = tuple(
         _prepared(
-            direction_lanes(tables.records, direction, traces, endings, evidence), size or Size()
+            direction_lanes(tables.records, direction, traces, endings, evidence),
+            tables.actions,
+            size or Size(),
         )
         for direction in DIRECTIONS
     )
     return Case(traces, endings, evidence, directions, tables, _pairing(traces, endings))
 
 
-def _prepared(lanes: DirectionLanes, size: Size) -> Prepared:
+def _prepared(lanes: DirectionLanes, actions: ActionMap, size: Size) -> Prepared:
     order = order_of(lanes.sender, lanes.receiver, lanes.params)
-    cycle = order.cycle()
-    end = (len(lanes.sender), len(lanes.receiver))
-    if cycle:
-        # Nobody gets past it, and there is no closed cut behind it.
-        end = (min(end[0], cycle[0] + BEYOND_A_CYCLE), min(end[1], cycle[1] + BEYOND_A_CYCLE))
-    cuts = cuts_of(lanes.sender, lanes.receiver, order.running(), end, size)
-    return Prepared(lanes, order, cycle, tuple(cuts))
+    at_start = {name: bit.at_start(lanes.params) for name, bit in actions.bits.items()}
+    sides = (lanes.sender, lanes.receiver)
+    lanes = replace(
+        lanes,
+        goes_first=goes_first(*sides, actions, lanes.params.ring_bytes, AtStart(0, at_start)),
+        overlap=overlap(lanes.piece(), actions),
+    )
+    ended = lanes.endings.items()
+    cut_off = frozenset(side for side, end in ended if end.unlogged or end.death != "no")
+    return Prepared(lanes, order, order.cycle(), cuts_of(*sides, order.running(), size, cut_off))
 
 
 def _pairing(traces: Mapping[Role, Trace], endings: Mapping[Role, Ending]) -> tuple[str, ...]:

@@ -1,27 +1,28 @@
 """Replay: follow one direction through the spec, piece by piece, and say where it cannot go on.
 
-All deviations are forbidden at first. A piece that is rejected is followed again with its
-neighbours, because a cut can be at fault; then with the smallest sets of known deviations. What
-nothing explains is REJECTED. Time stamps play no part.
+All deviations are forbidden at first. A piece that is rejected is followed again with the smallest
+sets of known deviations, then together with the pieces before it, where one may have been needed
+already. What nothing explains is REJECTED. Time stamps play no part.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from vchan_testbed.progress import Progress
 from vchan_testbed.validate.cuts import Cut
 from vchan_testbed.validate.direction import DirectionLanes
-from vchan_testbed.validate.lanes import EndState, FollowResult, Lanes, Position, SpecParams, State
+from vchan_testbed.validate.lanes import EndState, FollowResult, Lanes, Position, SpecParams, Start
 
-REACHES = (1, 3)
-"""Neighbours on each side with which a rejected piece is followed again."""
+STEPS_BACK = 1000
+"""A deviation may have been needed so many steps before the piece that is rejected without it."""
 
-Follow = Callable[[Lanes, SpecParams, Sequence[State] | None, Progress], FollowResult]
+Follow = Callable[[Lanes, SpecParams, Sequence[Start] | None, Progress], FollowResult]
 """The judge: TLC, or what stands in for it."""
 
 
@@ -51,10 +52,21 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A piece that was accepted."""
+    """A piece that was followed; its places count from the lanes' starts."""
 
+    number: int
+    """Of the cut at its end; the last piece has none, and the number of all cuts."""
     result: FollowResult
+    starts: tuple[Start, ...]
+    """Where the next piece is taken up."""
     use: Use | None
+    cramped: bool
+    """A maximal position lies at the end of what the piece had of the other lane."""
+
+    @property
+    def rejected(self) -> bool:
+        """No behaviour gets to its end."""
+        return not (self.result.accepted or self.result.undecided)
 
 
 @dataclass
@@ -62,109 +74,163 @@ class Replay:
     """One direction, its cuts, and how far it has been followed."""
 
     lanes: DirectionLanes
-    cuts: list[Cut]
+    cuts: Sequence[Cut]
     judge: Follow
     progress: Progress
     switches: tuple[str, ...] = ("L1",)
     _pieces: list[_Piece] = field(default_factory=list)
     _states: int = 0
+    _began: float = field(default_factory=time.monotonic)
 
     def run(self) -> Replayed:
         """Follow every piece."""
-        while len(self._pieces) < len(self.cuts) - 1:
-            at = len(self._pieces)
-            result = self._follow(at, at + 1)
-            if not (result.accepted or result.undecided):
-                result = self._again(at, result)
-            if not result.accepted:
-                return self._stopped(result)
+        for number in range(self._count):
+            piece = self._follow(self._pieces, number)
+            if piece.rejected and piece.cramped:
+                piece = self._follow(self._pieces, number, wide=True)
+            if piece.rejected:
+                piece = self._explained(piece)
+            if not piece.result.accepted:
+                return self._stopped(piece.result)
         return self._result(self._pieces[-1].result.ends if self._pieces else ())
 
-    def widened(self) -> tuple[EndState, ...]:
-        """End states of the last piece followed together with those before it.
+    @property
+    def _count(self) -> int:
+        """Pieces; of empty lanes there is none, and nothing is known of their end."""
+        return len(self.cuts) + 1 if len(self.lanes.sender) + len(self.lanes.receiver) else 0
 
-        Cuts can hide an end state in which two events became one; before something bad is said
-        of the end it is looked for.
-        """
-        last = len(self._pieces)
-        if last < 2 or any(piece.use for piece in self._pieces[-1 - REACHES[-1] :]):
-            return self._pieces[-1].result.ends if self._pieces else ()
-        result = self._follow(max(0, last - 1 - REACHES[-1]), last, keep=False)
-        both = dict.fromkeys((*self._pieces[-1].result.ends, *result.ends))
-        return tuple(both)
-
-    def _again(self, at: int, result: FollowResult) -> FollowResult:
-        """What was rejected, followed with its neighbours and then with deviations allowed."""
-        first, last = at, at + 1
-        for reach in REACHES:
-            wider = (max(0, at - reach), min(len(self.cuts) - 1, at + 1 + reach))
-            if wider == (first, last):
-                break
-            first, last = wider
-            result = self._follow(first, last)
-            if result.accepted or result.undecided:
-                return result
-        position = _counted(result.frontier[0], self.cuts[first])
+    def _explained(self, rejected: _Piece) -> _Piece:
+        """What was rejected, followed with deviations allowed."""
         for switches in _sets(self.switches):
-            allowed = self._follow(first, last, Use(switches, position))
-            if allowed.accepted or allowed.undecided:
-                return allowed
-        return replace(
-            result, frontier=tuple(_counted(one, self.cuts[first]) for one in result.frontier)
-        )
+            use = Use(switches, rejected.result.frontier[0])
+            for kept in dict.fromkeys((len(self._pieces), self._some_steps_back())):
+                piece = self._follow(self._pieces[:kept], rejected.number, use)
+                if not piece.rejected:
+                    return piece
+        return rejected
+
+    def _some_steps_back(self) -> int:
+        """How many pieces lie before the last `STEPS_BACK` steps."""
+        here = sum(_least(self._pieces[-1].starts)) if self._pieces else 0
+        return sum(sum(_least(piece.starts)) <= here - STEPS_BACK for piece in self._pieces)
 
     def _follow(
-        self, first: int, last: int, use: Use | None = None, *, keep: bool = True
-    ) -> FollowResult:
-        """Follow from one cut to another; what is accepted takes the place of what was there."""
+        self,
+        before: Sequence[_Piece],
+        number: int,
+        use: Use | None = None,
+        *,
+        wide: bool = False,
+    ) -> _Piece:
+        """Follow from the end of the pieces before to a cut; what is accepted is kept."""
         params = self.lanes.params
         if use:
             params = replace(params, deviations=frozenset(use.switches))
-        starts = None
-        if first:
-            starts = tuple(end.state for end in self._pieces[first - 1].result.ends)
-        lanes = self.lanes.piece(self.cuts[first], self.cuts[last])
-        with self._shown(last):
-            result = self.judge(lanes, params, starts, self.progress)
+        starts = before[-1].starts if before else None
+        first = _least(starts)
+        cut = self.cuts[number] if number < len(self.cuts) else None
+        last = self._last(cut, number, wide=wide)
+        lanes = self.lanes.piece(first, last, cut.side if cut else None)
+        shown = _Shown(self.progress, self._title(number), self._began)
+        shown.note(self._records(first))
+        result = self.judge(lanes, params, _moved(starts, first), shown)
         self._states += result.states
-        if result.accepted and keep:
-            self.cuts = self.cuts[: first + 1] + self.cuts[last:]
-            self._pieces = [*self._pieces[:first], _Piece(result, use)]
-        return result
+        result = _counted(result, first)
+        cramped = any(self._is_cramped(at, last, cut) for at in result.frontier)
+        piece = _Piece(number, result, _places(result, last), use, cramped)
+        if result.accepted:
+            self._pieces = [*before, piece]
+        return piece
 
-    def _shown(self, piece: int) -> AbstractContextManager[None]:
-        count = len(self.cuts) - 1
-        if count == 1:
-            return nullcontext()
-        return self.progress.step(f"{self.lanes.direction}, piece {piece} of {count}")
+    def _last(self, cut: Cut | None, number: int, *, wide: bool) -> tuple[int, int]:
+        """The places at which the lanes of a piece end.
+
+        No behaviour of the whole needs more of the other lane than the cut's horizon. But one that
+        goes wrong can go further there, and how far it comes is to be told.
+        """
+        ends = (len(self.lanes.sender), len(self.lanes.receiver))
+        if cut is None:
+            return ends
+        reach = ends
+        if not wide and number + 1 < len(self.cuts):
+            reach = self.cuts[number + 1].places
+        if cut.side == "s":
+            return cut.steps, max(cut.horizon, reach[1])
+        return max(cut.horizon, reach[0]), cut.steps
+
+    def _is_cramped(self, at: Position, last: tuple[int, int], cut: Cut | None) -> bool:
+        if cut is None:
+            return False
+        if cut.side == "s":
+            return at.receiver == last[1] < len(self.lanes.receiver)
+        return at.sender == last[0] < len(self.lanes.sender)
+
+    def _title(self, number: int) -> str:
+        return f"piece {number + 1} of {self._count}"
+
+    def _records(self, first: tuple[int, int]) -> str:
+        """Which records of both ends a piece begins with."""
+        lanes = (self.lanes.sender, self.lanes.receiver)
+        pairs = list(zip(lanes, first, strict=True))
+        done = sum(int(lane.rows[at]) for lane, at in pairs if at < len(lane))
+        whole = sum(int(lane.rows[-1]) + 1 for lane in lanes if len(lane))
+        return f"from record {done:,} of {whole:,}"
 
     def _stopped(self, result: FollowResult) -> Replayed:
+        stopped = self._result((), result)
         return replace(
-            self._result(()),
-            accepted=False,
-            undecided=result.undecided,
-            frontier=result.frontier,
-            coverage=self._coverage(result),
+            stopped, accepted=False, undecided=result.undecided, frontier=result.frontier
         )
 
-    def _result(self, ends: tuple[EndState, ...]) -> Replayed:
+    def _result(self, ends: tuple[EndState, ...], *more: FollowResult) -> Replayed:
+        results = (*(piece.result for piece in self._pieces), *more)
         return Replayed(
             accepted=True,
             undecided="",
             ends=ends,
             frontier=(),
             uses=tuple(piece.use for piece in self._pieces if piece.use),
-            pieces=len(self.cuts) - 1,
-            coverage=self._coverage(),
-            overlap=sum(piece.result.overlap for piece in self._pieces),
+            pieces=self._count,
+            coverage=self._coverage(results),
+            overlap=self.lanes.overlap,
             states=self._states,
         )
 
-    def _coverage(self, *more: FollowResult) -> dict[str, int]:
-        total: Counter[str] = Counter()
-        for result in (*(piece.result for piece in self._pieces), *more):
-            total.update(result.coverage)
-        return dict(total)
+    def _coverage(self, results: Sequence[FollowResult]) -> dict[str, int]:
+        """Steps of the lanes as far as they were followed, and the hidden ones of each piece."""
+        counts: Counter[str] = Counter()
+        stopped = results[-1].frontier[:1] if results else ()
+        for lane, done in (
+            (self.lanes.sender, stopped[0].sender if stopped else None),
+            (self.lanes.receiver, stopped[0].receiver if stopped else None),
+        ):
+            counts.update(lane[:done].counts())
+        shown = {*self.lanes.sender.names, *self.lanes.receiver.names}
+        for result in results:
+            hidden = {name: n for name, n in result.coverage.items() if name not in shown}
+            counts.update(hidden)
+        return dict(counts)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A piece's share of the progress."""
+
+    progress: Progress
+    title: str
+    began: float
+
+    def step(self, title: str) -> AbstractContextManager[None]:
+        """A part of the work on this piece."""
+        return self.progress.step(f"{self.title}, {title}")
+
+    def note(self, text: str) -> None:
+        """How far it is, and for how long the direction has been followed."""
+        self.progress.note(f"{self.title}, {text}, {time.monotonic() - self.began:.0f} s")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.progress.say(f"{self.title}, {text}")
 
 
 def _sets(switches: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -173,5 +239,35 @@ def _sets(switches: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield from combinations(switches, size)
 
 
-def _counted(position: Position, cut: Cut) -> Position:
-    return replace(position, sender=position.sender + cut[0], receiver=position.receiver + cut[1])
+def _least(starts: Sequence[Start] | None) -> tuple[int, int]:
+    """The place before which no lane is needed."""
+    if starts is None:
+        return 0, 0
+    return min(start.sender for start in starts), min(start.receiver for start in starts)
+
+
+def _moved(starts: Sequence[Start] | None, first: tuple[int, int]) -> tuple[Start, ...] | None:
+    """Starts, counted from where the piece's lanes begin."""
+    if starts is None:
+        return None
+    return tuple(
+        Start(start.state, start.sender - first[0], start.receiver - first[1]) for start in starts
+    )
+
+
+def _places(result: FollowResult, last: tuple[int, int]) -> tuple[Start, ...]:
+    """The ends of a piece, as starts of the next one."""
+    return tuple(
+        dict.fromkeys(
+            Start(end.state, last[0] - end.left[0], last[1] - end.left[1]) for end in result.ends
+        )
+    )
+
+
+def _counted(result: FollowResult, first: tuple[int, int]) -> FollowResult:
+    """Positions counted from the lanes' starts."""
+    frontier = tuple(
+        replace(at, sender=at.sender + first[0], receiver=at.receiver + first[1])
+        for at in result.frontier
+    )
+    return replace(result, frontier=frontier)

@@ -20,6 +20,7 @@ from vchan_testbed.validate.lanes import (
     Lanes,
     Position,
     SpecParams,
+    Start,
     State,
     Step,
 )
@@ -330,27 +331,33 @@ class _Node(NamedTuple):
 def follow_by_hand(
     lanes: Lanes,
     params: SpecParams,
-    starts: Sequence[State] | None = None,
+    starts: Sequence[Start] | None = None,
     progress: Progress | None = None,
 ) -> FollowResult:
     """As `validate.tlc.follow.follow`, by a plain search through all orders."""
     model = Model(params)
-    first = [initial(params)] if starts is None else [of_state(start) for start in starts]
+    first = starts or [Start(to_state(initial(params)))]
     extra = (int(lanes.sender.unlogged), int(lanes.receiver.unlogged))
-    todo = [_Node(0, 0, state, extra) for state in first]
+    todo = [_Node(at.sender, at.receiver, of_state(at.state), extra) for at in first]
     seen = set(todo)
     while todo:
+        if lanes.stop and _ended(todo[-1], lanes):
+            todo.pop()
+            continue
         for node in _after(model, lanes, todo.pop()):
             if node not in seen:
                 seen.add(node)
                 todo.append(node)
-    ends = {node.state for node in seen if _ended(node, lanes)}
+    ends = {node._replace(extra=extra) for node in seen if _ended(node, lanes)}
     if ends:
-        found = [
-            EndState(to_state(state), model.enabled(state), model.owed(state)) for state in ends
-        ]
+        found = [_end(model, lanes, node) for node in ends]
         return _result(lanes, len(seen), ends=tuple(found))
     return _result(lanes, len(seen), frontier=_frontier(model, seen))
+
+
+def _end(model: Model, lanes: Lanes, node: _Node) -> EndState:
+    left = (len(lanes.sender.steps) - node.sender, len(lanes.receiver.steps) - node.receiver)
+    return EndState(to_state(node.state), model.enabled(node.state), model.owed(node.state), left)
 
 
 def _after(model: Model, lanes: Lanes, node: _Node) -> Iterator[_Node]:
@@ -396,6 +403,9 @@ def _shared_actions(side: str) -> list[str]:
 
 
 def _ended(node: _Node, lanes: Lanes) -> bool:
+    if lanes.stop:
+        lane = lanes.sender if lanes.stop == "s" else lanes.receiver
+        return (node.sender if lanes.stop == "s" else node.receiver) == len(lane.steps)
     done = node.sender == len(lanes.sender.steps) and node.receiver == len(lanes.receiver.steps)
     dead = (lanes.sender.death != "must" or node.state.sWhere == "gone") and (
         lanes.receiver.death != "must" or node.state.rWhere == "gone"

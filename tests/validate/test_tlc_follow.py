@@ -14,6 +14,7 @@ from vchan_testbed.validate.lanes import (
     Lane,
     Lanes,
     SpecParams,
+    Start,
     State,
     Step,
 )
@@ -240,20 +241,20 @@ class TestCutOff:
 class TestPieces:
     def test_a_piece_starts_from_every_end_of_the_one_before(self) -> None:
         first = lanes("s_away, r_spurious, r_spurious, s_back", ASLEEP.format(bit=1))
-        ends = [end.state for end in follow(first, RING).ends]
-        assert {state["rPort"] for state in ends} == {1, 2}
+        ends = [Start(end.state) for end in follow(first, RING).ends]
+        assert {start.state["rPort"] for start in ends} == {1, 2}
         again = "r_wait, r_have 0, r_arm 1, r_have_again 0, r_live 1"
         second = lanes("", f"{again}, r_wait")
         # Only where the second event was not lost in the first can the second wait return.
         assert follow(second, RING, ends).accepted
-        for state in ends:
-            assert follow(second, RING, [state]).accepted is (state["rPort"] == 2)
+        for start in ends:
+            assert follow(second, RING, [start]).accepted is (start.state["rPort"] == 2)
 
     @pytest.mark.parametrize("reduce", [True, False])
     def test_positions_go_on_where_the_piece_before_ended(self, reduce: bool) -> None:
         search = Search(reduce=reduce)
         first = follow(lanes(WRITE_3, READ_3), RING, search=search)
-        starts = [end.state for end in first.ends]
+        starts = [Start(end.state) for end in first.ends]
         write = WRITE_3.replace("s_test 1, s_raise", "s_test 0")
         second = follow(lanes(write, READ_3), RING, starts, search=search)
         assert {end.state["Got"] for end in second.ends} == {((1, 6),)}
@@ -261,7 +262,7 @@ class TestPieces:
     def test_pieces_with_bytes_in_the_ring(self) -> None:
         middle = follow(lanes(WRITE_3, "r_call 9, r_have 3, r_arm 0, r_have_again 3"), RING)
         rest = lanes("", "r_take 3, r_test 0, r_return 3")
-        ends = follow(rest, RING, [end.state for end in middle.ends]).ends
+        ends = follow(rest, RING, [Start(end.state) for end in middle.ends]).ends
         assert {(end.state["ring"], end.state["Got"]) for end in ends} == {((), ((1, 3),))}
 
     def test_no_start_at_all_is_refused(self) -> None:

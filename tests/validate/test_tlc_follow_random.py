@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -265,7 +265,7 @@ def params(work: Workload) -> SpecParams:
     )
 
 
-def changed(steps: tuple[Step, ...], rng: random.Random) -> tuple[Step, ...]:
+def changed(steps: Sequence[Step], rng: random.Random) -> tuple[Step, ...]:
     """A lane with one step changed, dropped, doubled or moved."""
     found = list(steps)
     at = rng.randrange(len(found) - 1)
@@ -282,9 +282,9 @@ def changed(steps: tuple[Step, ...], rng: random.Random) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def cut_off(steps: tuple[Step, ...], rng: random.Random) -> Lane:
+def cut_off(steps: Sequence[Step], rng: random.Random) -> Lane:
     """A lane that ends early."""
-    kept = steps[: max(0, len(steps) - rng.randint(1, 6))]
+    kept = tuple(steps)[: max(0, len(steps) - rng.randint(1, 6))]
     return Lane(kept, unlogged=rng.random() < 0.7, death=rng.choice(["no", "may", "must"]))
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from vchan_testbed.progress import Progress, Quiet
 from vchan_testbed.validate.lanes import (
     Candidate,
@@ -25,10 +27,12 @@ from vchan_testbed.validate.lanes import (
     Lanes,
     Position,
     SpecParams,
+    Start,
     State,
     Value,
 )
 from vchan_testbed.validate.tlc.actions import ActionMap, load_action_map
+from vchan_testbed.validate.tlc.columns import Columns, columns_of
 from vchan_testbed.validate.tlc.indices import overlap
 from vchan_testbed.validate.tlc.jar import follower_classes
 from vchan_testbed.validate.tlc.module import (
@@ -49,7 +53,7 @@ from vchan_testbed.validate.tlc.wakeups import as_intervals, as_numbers
 BYTES_MAX = 2**30
 """Bytes of one direction that are followed in one go: positions have 32 bits in TLC."""
 
-SHORT_STEPS = 30_000
+SHORT_STEPS = 400_000
 """Lanes with fewer steps are done before Java's optimising compiler pays (measured)."""
 
 
@@ -67,7 +71,7 @@ class Bounds:
 class _Task:
     lanes: Lanes
     params: SpecParams
-    starts: tuple[State, ...] | None
+    starts: tuple[Start, ...] | None
     """Without the first `base` bytes of the stream."""
     base: int
     actions: ActionMap
@@ -79,7 +83,7 @@ class _Task:
 def follow(
     lanes: Lanes,
     params: SpecParams,
-    starts: Sequence[State] | None = None,
+    starts: Sequence[Start] | None = None,
     *,
     progress: Progress | None = None,
     actions: ActionMap | None = None,
@@ -88,16 +92,19 @@ def follow(
 ) -> FollowResult:
     """Is some interleaving of `lanes` a behaviour of the spec, and where can it end?
 
-    `starts` are the states in which the lanes begin, for example those in which the piece before
-    has ended; None means the spec's initial states. Raises TestbedError when TLC fails and for a
-    step that its lane cannot hold, ValueError for an empty `starts`.
+    `starts` are the states in which the lanes are taken up, for example those in which the piece
+    before has ended; None means the spec's initial states. Raises TestbedError when TLC fails and
+    for a step that its lane cannot hold, ValueError for an empty `starts` and for a piece of longer
+    lanes (a stop, or a start within) that lacks `goes_first`.
     """
     began = time.monotonic()
     if starts is not None and not starts:
         raise ValueError("no state to start from")
     actions = actions or load_action_map()
     search = search or Search()
-    base = min((settled(start, actions) for start in starts or ()), default=0)
+    if search.reduce and _is_a_piece(lanes, starts) and lanes.sender.goes_first is None:
+        raise ValueError("a piece of longer lanes needs to be told what goes first")
+    base = min((settled(start.state, actions) for start in starts or ()), default=0)
     task = _Task(
         lanes=lanes,
         params=params,
@@ -133,25 +140,37 @@ def _followed(task: _Task) -> FollowResult:
         undecided=bound,
         ends=tuple(end for end, _ in ends),
         frontier=frontier,
-        coverage=_coverage(task, [hidden for _, hidden in ends], frontier),
+        coverage=_coverage(task, ends, frontier),
         overlap=overlap(task.lanes, task.actions),
         states=output.distinct,
     )
 
 
+def _is_a_piece(lanes: Lanes, starts: Sequence[Start] | None) -> bool:
+    return lanes.stop is not None or any(start.sender or start.receiver for start in starts or ())
+
+
 def _rebased(
-    starts: Sequence[State], base: int, actions: ActionMap, search: Search
-) -> tuple[State, ...]:
-    shorter = tuple(without_first(start, base, actions) for start in starts)
-    return as_intervals(shorter, actions) if search.reduce else shorter
+    starts: Sequence[Start], base: int, actions: ActionMap, search: Search
+) -> tuple[Start, ...]:
+    places: dict[tuple[int, int], list[State]] = defaultdict(list)
+    for start in starts:
+        shorter = without_first(start.state, base, actions)
+        places[start.sender, start.receiver].append(shorter)
+    return tuple(
+        Start(state, *place)
+        for place, states in places.items()
+        for state in (as_intervals(states, actions) if search.reduce else states)
+    )
 
 
 def _at_start(task: _Task) -> AtStart:
     if task.starts is None:
         bits = {name: bit.at_start(task.params) for name, bit in task.actions.bits.items()}
         return AtStart(0, bits)
-    rings = {size(start[task.actions.ring]) for start in task.starts}
-    found = {name: {cast(int, start[name]) for start in task.starts} for name in task.actions.bits}
+    states = [start.state for start in task.starts]
+    rings = {size(state[task.actions.ring]) for state in states}
+    found = {name: {cast(int, state[name]) for state in states} for name in task.actions.bits}
     return AtStart(
         rings.pop() if len(rings) == 1 else None,
         {name: values.pop() for name, values in found.items() if len(values) == 1},
@@ -177,8 +196,7 @@ def job_in(folder: Path, actions: ActionMap, bounds: Bounds, *, steps: int) -> T
 
 
 def _run(task: _Task, folder: Path, search: Search) -> TlcOutput:
-    steps = len(task.lanes.sender.steps) + len(task.lanes.receiver.steps)
-    job = job_in(folder, task.actions, task.bounds, steps=steps)
+    job = job_in(folder, task.actions, task.bounds, steps=_steps(task.lanes))
     text = module_text(task.actions, task.lanes, task.starts, search)
     (folder / f"{job.module}.tla").write_text(text)
     (folder / job.config).write_text(config_text(task.actions, task.params, search))
@@ -190,12 +208,14 @@ def _run(task: _Task, folder: Path, search: Search) -> TlcOutput:
 
 
 def _show(task: _Task, line: str) -> None:
-    word, *places = line.split(" ")
+    word, *numbers = line.split(" ")
     if word == "AT":
-        task.progress.note(
-            f"sender's step {places[0]} of {len(task.lanes.sender.steps)}, "
-            f"receiver's {places[1]} of {len(task.lanes.receiver.steps)}"
-        )
+        done, states = map(int, numbers)
+        task.progress.note(f"{done:,} of {_steps(task.lanes):,} steps, {states:,} states")
+
+
+def _steps(lanes: Lanes) -> int:
+    return len(lanes.sender.steps) + len(lanes.receiver.steps)
 
 
 def _said(lines: Iterable[str], word: str) -> Iterable[tuple[Value, ...]]:
@@ -212,11 +232,13 @@ def _state(task: _Task, values: Value) -> State:
 def _ends(task: _Task, said: Sequence[str]) -> list[tuple[EndState, int]]:
     """Each end state once, with the fewest hidden steps that lead to it."""
     fewest: dict[EndState, int] = {}
-    for values, hidden, enabled, owed in _said(said, "END"):
+    sender, receiver = len(task.lanes.sender.steps), len(task.lanes.receiver.steps)
+    for senders, receivers, values, hidden, enabled, owed in _said(said, "END"):
         end = EndState(
             state=_state(task, values),
             enabled=_chosen(fair_actions(task.actions), enabled),
             owed=frozenset(_chosen(task.actions.owed, owed)),
+            left=(sender - cast(int, senders), receiver - cast(int, receivers)),
         )
         fewest[end] = min(cast(int, hidden), fewest.get(end, cast(int, hidden)))
     return list(fewest.items())
@@ -247,21 +269,36 @@ def _by_name(candidate: Candidate) -> str:
     return candidate.action
 
 
-def _coverage(task: _Task, hidden: Sequence[int], frontier: Sequence[Position]) -> dict[str, int]:
+def _coverage(
+    task: _Task, ends: Sequence[tuple[EndState, int]], frontier: Sequence[Position]
+) -> dict[str, int]:
     """Actions of the lanes as far as they were followed, and the hidden ones."""
-    sender, receiver = task.lanes.sender.steps, task.lanes.receiver.steps
+    sender, receiver = len(task.lanes.sender.steps), len(task.lanes.receiver.steps)
     if frontier:
-        sender, receiver = sender[: frontier[0].sender], receiver[: frontier[0].receiver]
-    counts = Counter(step.action for step in (*sender, *receiver))
-    if hidden and min(hidden):
-        counts[" or ".join(hidden_actions(task.actions))] = min(hidden)
+        sender, receiver = frontier[0].sender, frontier[0].receiver
+    elif ends:
+        sender -= min(end.left[0] for end, _ in ends)
+        receiver -= min(end.left[1] for end, _ in ends)
+    counts: Counter[str] = Counter()
+    for columns, done in zip(_columns(task.lanes, task.actions), (sender, receiver), strict=True):
+        counts.update(columns.counts(done))
+    hidden = min((count for _, count in ends), default=0)
+    if hidden:
+        counts[" or ".join(hidden_actions(task.actions))] = hidden
     return dict(counts)
+
+
+def _columns(lanes: Lanes, actions: ActionMap) -> tuple[Columns, Columns]:
+    sender = columns_of(lanes.sender.steps, "s", actions)
+    return sender, columns_of(lanes.receiver.steps, "r", actions)
 
 
 def _bytes(lanes: Lanes, actions: ActionMap) -> int:
     """Bytes that the lanes hand over: what makes positions grow."""
-    calls = {action.name for action in actions.actions.values() if action.chooses}
-    return sum(step.value for step in lanes.sender.steps if step.action in calls)
+    sender, _ = _columns(lanes, actions)
+    calls = sender.where(lambda action: bool(action.chooses))
+    # One that is too large is enough, and no sum of them must wrap around.
+    return int(np.minimum(sender.values[calls], BYTES_MAX + 1).sum())
 
 
 def _undecided(bound: str) -> FollowResult:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
-from vchan_testbed.validate.lanes import Lanes, SpecParams, State
+from vchan_testbed.validate.lanes import Lanes, SpecParams, Start
 from vchan_testbed.validate.tlc.actions import SIDES, Action, ActionMap
 from vchan_testbed.validate.tlc.values import format_value
 
@@ -35,7 +35,7 @@ def module_name(actions: ActionMap) -> str:
 
 
 def module_text(
-    actions: ActionMap, lanes: Lanes, starts: Sequence[State] | None, search: Search
+    actions: ActionMap, lanes: Lanes, starts: Sequence[Start] | None, search: Search
 ) -> str:
     """The module; `starts` None means the spec's own initial states."""
     environment = jinja2.Environment(
@@ -56,6 +56,7 @@ def module_text(
         ports=actions.ports,
         unsplit=[name for name in actions.variables if name not in _ports(actions)],
         lanes={"s": lanes.sender, "r": lanes.receiver},
+        stop=lanes.stop,
         hidden=hidden_actions(actions),
         unlogged={
             side: [
@@ -68,7 +69,7 @@ def module_text(
         alternatives=[action for action in every if action.fair or action.chooses],
         fair=fair_actions(actions),
         owed=list(actions.owed.values()),
-        starts=[_conjuncts(state, actions) for state in starts] if starts is not None else None,
+        starts=[_conjuncts(start, actions) for start in starts] if starts is not None else None,
         reduce=search.reduce,
         explain=search.explain,
     )
@@ -111,9 +112,13 @@ def _is_death(action: Action, actions: ActionMap) -> bool:
     return action.name in {side.dies for side in actions.sides.values()}
 
 
-def _conjuncts(state: State, actions: ActionMap) -> list[str]:
-    values: Mapping[str, object] = state.as_dict()
-    return [f"{name} = {format_value(values[name])}" for name in actions.variables]  # type: ignore[arg-type]
+def _conjuncts(start: Start, actions: ActionMap) -> list[str]:
+    values = start.state.as_dict()
+    return [
+        f"sDone = {start.sender}",
+        f"rDone = {start.receiver}",
+        *(f"{name} = {format_value(values[name])}" for name in actions.variables),
+    ]
 
 
 def _dispatch(actions: Sequence[Action], indent: str) -> str:

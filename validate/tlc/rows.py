@@ -4,26 +4,29 @@ TLC would try the two lanes' steps in every order. Many orders lead to the same 
 them is enough, and which one is decided here as far as the lanes alone tell (`goes_first` in the
 action map says why that is right). A row's `after` is the number of the other lane's steps that
 have to be done before the step may go first, alone.
+
+It depends on steps that may come much later in the other lane. So it is worked out on whole lanes,
+before they are taken to pieces.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
-from vchan_testbed.errors import TestbedError
+import numpy as np
+
 from vchan_testbed.validate.lanes import Lane, Lanes, Step
-from vchan_testbed.validate.tlc.actions import SIDES, Action, ActionMap, Bit, Side
-from vchan_testbed.validate.tlc.indices import Indices, indices_of
+from vchan_testbed.validate.tlc.actions import SIDES, ActionMap, Bit, Side
+from vchan_testbed.validate.tlc.columns import Columns, Flags, Ints, columns_of
 
 NEVER = 2**31 - 1
 VALUE_MAX = 2**31 - 1
 """TLC's integers have 32 bits. A larger size argument asks for no more than this one does."""
 
 LANE_NUMBER: dict[Side, int] = {"s": 1, "r": 2}
+OTHER: dict[Side, Side] = {"s": "r", "r": "s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,168 +39,198 @@ class AtStart:
     """The notify bits in which the states agree."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One step: the action's number, the value, and when it may go first."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """One lane's steps, in columns."""
 
-    action: int
-    value: int
-    after: int
-    raises: int
-    """The lane whose port must have room before it may go first, or 0."""
+    action: Ints
+    """The action's number."""
+    value: Ints
+    after: Ints
+    raises: Ints
+    """The lane whose port must have room before the step may go first, or 0."""
 
 
-def write_rows(path: Path, rows: dict[Side, list[Row]]) -> None:
+def write_rows(path: Path, rows: Mapping[Side, Rows]) -> None:
     """The CSV file that TLC's Java side reads."""
     with path.open("w") as file:
         file.write("lane,action,value,after,raises\n")
         for side in SIDES:
-            lane = LANE_NUMBER[side]
+            lane, one = LANE_NUMBER[side], rows[side]
+            columns = (one.action.tolist(), one.value.tolist(), one.after.tolist())
             file.writelines(
-                f"{lane},{row.action},{row.value},{row.after},{row.raises}\n" for row in rows[side]
+                f"{lane},{action},{value},{after},{raises}\n"
+                for action, value, after, raises in zip(*columns, one.raises.tolist(), strict=True)
             )
 
 
-def rows_of(
-    lanes: Lanes, actions: ActionMap, ring_bytes: int, known: AtStart
-) -> dict[Side, list[Row]]:
+def rows_of(lanes: Lanes, actions: ActionMap, ring_bytes: int, known: AtStart) -> dict[Side, Rows]:
     """Rows of both lanes. Raises TestbedError for a step that its lane cannot hold."""
-    sender = _SideLane("s", lanes.sender, actions)
-    receiver = _SideLane("r", lanes.receiver, actions)
+    lane: dict[Side, Lane] = {"s": lanes.sender, "r": lanes.receiver}
+    columns = {side: columns_of(lane[side].steps, side, actions) for side in SIDES}
+    if lanes.sender.goes_first is None or lanes.receiver.goes_first is None:
+        first = _goes_first(columns["s"], columns["r"], ring_bytes, known)
+    else:
+        first = {"s": lanes.sender.goes_first, "r": lanes.receiver.goes_first}
+    return {
+        side: _rows(columns[side], first[side], actions, other_unlogged=lane[OTHER[side]].unlogged)
+        for side in SIDES
+    }
+
+
+def goes_first(
+    sender: Sequence[Step],
+    receiver: Sequence[Step],
+    actions: ActionMap,
+    ring_bytes: int,
+    known: AtStart,
+) -> dict[Side, Ints]:
+    """For each step of two whole lanes, after how many of the other lane's it may go first.
+
+    Raises TestbedError for a step that its lane cannot hold.
+    """
+    columns = columns_of(sender, "s", actions), columns_of(receiver, "r", actions)
+    return _goes_first(*columns, ring_bytes, known)
+
+
+def counted_from(after: Ints, first: int) -> Ints:
+    """The same for lanes that begin `first` steps of the other lane later."""
+    return np.where(after == NEVER, NEVER, np.maximum(after - first, 0))
+
+
+def _rows(lane: Columns, first: Ints, actions: ActionMap, *, other_unlogged: bool) -> Rows:
+    others = _raises_the_others(lane)
+    if other_unlogged:
+        # An access without a record may still be one that has to come before this step.
+        may_conflict = lane.where(lambda action: action.goes_first == "seen by") | others
+        for bit in actions.bits.values():
+            may_conflict |= _changes(lane, bit)
+        first = np.where(may_conflict, NEVER, first)
+    return Rows(
+        action=lane.numbers,
+        value=np.minimum(lane.values, VALUE_MAX),
+        after=first,
+        raises=np.where(others, LANE_NUMBER[OTHER[lane.side]], 0),
+    )
+
+
+def _goes_first(
+    sender: Columns, receiver: Columns, ring_bytes: int, known: AtStart
+) -> dict[Side, Ints]:
+    looks = None
     if known.ring_bytes is not None:
         # Positions count from the receiver's index at the start. The receiver sees `have` bytes
         # beyond its own index, which is the sender's; the sender sees `free` bytes, so that the
         # receiver's index is one ring less those behind its own.
-        sender.count_positions(first=known.ring_bytes, seen_beyond=-ring_bytes)
-        receiver.count_positions(first=0, seen_beyond=0)
-    return {
-        "s": _Order(sender, receiver, actions, known).rows(),
-        "r": _Order(receiver, sender, actions, known).rows(),
-    }
-
-
-class _SideLane:
-    """A lane with what the other lane's order needs to know of it."""
-
-    def __init__(self, side: Side, lane: Lane, actions: ActionMap) -> None:
-        self.side = side
-        self.spec = actions.sides[side]
-        self.unlogged = lane.unlogged
-        self.steps = [(_known(step, side, actions), step.value) for step in lane.steps]
-        self.indices: Indices | None = None
-        self._lowest_from: list[int] = []
-
-    def count_positions(self, first: int, seen_beyond: int) -> None:
-        """Follow the indices; without it no step that moves one goes first."""
-        self.indices = indices_of(self.steps, self.spec, first=first, seen_beyond=seen_beyond)
-        shown = [index for _, index in reversed(self.indices.reads)]
-        self._lowest_from = list(accumulate(shown, min))[::-1]
-
-    def done_when_seen(self, position: int) -> int:
-        """Steps after which no read of the other side's index shows one below `position`."""
-        assert self.indices is not None
-        reads = bisect_left(self._lowest_from, position)
-        return self.indices.reads[reads - 1][0] + 1 if reads else 0
-
-    def done_after(self, which: Callable[[Action, int], bool]) -> int:
-        """Steps after which none of a kind is left."""
-        return max((at + 1 for at, step in enumerate(self.steps) if which(*step)), default=0)
-
-    def done_between_changes(self, accesses: frozenset[str], changing: int) -> list[int]:
-        """For each number n: steps after which none of `accesses` is left before the change n+1.
-
-        An access changes the bit when the value that it found is `changing`.
-        """
-        done, last = [], 0
-        for at, (action, value) in enumerate(self.steps):
-            if action.name in accesses:
-                if value == changing:
-                    done.append(last)
-                last = at + 1
-        return [*done, last]
-
-
-def _known(step: Step, side: Side, actions: ActionMap) -> Action:
-    action = actions.actions.get(step.action)
-    if action is None or action.hidden or side not in action.by:
-        raise TestbedError(
-            f"Record {step.record} was mapped to {step.action!r}, which the lane of side "
-            f"{side!r} cannot hold.",
-            next_step=f"Correct the mapping of records or the action map of {actions.module}.",
-        )
-    return action
-
-
-class _Order:
-    """How soon each step of a lane may go first, given the other lane."""
-
-    def __init__(
-        self, lane: _SideLane, other: _SideLane, actions: ActionMap, known: AtStart
-    ) -> None:
-        self._lane, self._other = lane, other
-        self._raised_by_owner = other.done_after(lambda action, _: action.raises == other.spec.port)
-        self._bits = {
-            name: _BitOrder(lane, other, bit, known.bits.get(name))
-            for name, bit in actions.bits.items()
+        looks = {
+            "s": _Looks(sender, known.ring_bytes, known.ring_bytes - ring_bytes),
+            "r": _Looks(receiver, 0, 0),
         }
-
-    def rows(self) -> list[Row]:
-        found = []
-        for at, (action, value) in enumerate(self._lane.steps):
-            after, room_in = self._after(at, action, value)
-            found.append(Row(action.number, min(value, VALUE_MAX), after, room_in))
-        return found
-
-    def _after(self, at: int, action: Action, value: int) -> tuple[int, int]:
-        if action.goes_first in ("always", "pinned"):
-            return 0, 0
-        if action.goes_first == "raise" and action.raises == self._lane.spec.port:
-            return 0, 0
-        if action.goes_first == "bit":
-            return self._bits[action.bit].after(value), 0
-        if self._other.unlogged or action.goes_first == "never":
-            # An access without a record may still be one that has to come before this step.
-            return NEVER, 0
-        if action.goes_first == "raise":
-            return self._raised_by_owner, LANE_NUMBER[self._other.side]
-        return self._after_seen(at, action), 0
-
-    def _after_seen(self, at: int, action: Action) -> int:
-        lane, other = self._lane, self._other
-        if action.name == lane.spec.moves:
-            return NEVER if lane.indices is None else other.done_when_seen(lane.indices.own[at])
-        # What else is seen is a live byte, and its old value is 1.
-        return other.done_after(lambda read, value: read.name in action.seen_by and value == 1)
+    found: dict[Side, Ints] = {}
+    for lane, other in ((sender, receiver), (receiver, sender)):
+        after = np.full(len(lane), NEVER, np.int64)
+        after[lane.where(lambda action: action.goes_first in ("always", "pinned"))] = 0
+        _raises(lane, other, after)
+        _closes(lane, other, after)
+        for name, bit in lane.actions.bits.items():
+            _changes_of_a_bit(lane, other, bit, known.bits.get(name), after)
+        if looks is not None:
+            moves = lane.named((lane.actions.sides[lane.side].moves,))
+            after[moves] = looks[other.side].done_when_seen(looks[lane.side].own[moves])
+        found[lane.side] = after
+    return found
 
 
-class _BitOrder:
-    """Order of one lane's accesses to a notify bit, asked once for each of them in turn.
+class _Looks:
+    """A lane's own index, counted from a common start, and its looks at the other one."""
+
+    def __init__(self, lane: Columns, first: int, seen_from: int) -> None:
+        self.own = first + lane.own()
+        self._places, shown = lane.reads()
+        # From each look on, the lowest that is still to be shown.
+        self._lowest = np.minimum.accumulate((shown + seen_from)[::-1])[::-1]
+
+    def done_when_seen(self, positions: Ints) -> Ints:
+        """Steps after which no look shows an index below each of `positions`."""
+        looks = np.searchsorted(self._lowest, positions, side="left")
+        return _done(self._places)[looks]
+
+
+def _done(places: Ints) -> Ints:
+    """For each n: steps that are done when the first n of `places` are."""
+    return np.concatenate(([0], places + 1))
+
+
+def _done_after(which: Flags) -> int:
+    """Steps after which none of a kind is left."""
+    return int(_done(np.flatnonzero(which))[-1])
+
+
+def _raises_the_others(lane: Columns) -> Flags:
+    port = lane.actions.sides[OTHER[lane.side]].port
+    return lane.where(lambda action: action.goes_first == "raise" and action.raises == port)
+
+
+def _raises(lane: Columns, other: Columns, after: Ints) -> None:
+    """Events: an own one any time, one on the other's port when its owner raises none any more."""
+    sides = lane.actions.sides
+    own, others = sides[lane.side].port, sides[other.side].port
+    after[lane.where(lambda action: action.goes_first == "raise" and action.raises == own)] = 0
+    owners = other.where(lambda action: action.raises == others)
+    after[_raises_the_others(lane)] = _done_after(owners)
+
+
+def _closes(lane: Columns, other: Columns, after: Ints) -> None:
+    """What else is seen than an index is a live byte, and its old value is 1."""
+    moves = lane.actions.sides[lane.side].moves
+    for action in lane.actions.actions.values():
+        if action.seen_by and action.name != moves:
+            seen_open = other.named(action.seen_by) & (other.values == 1)
+            after[lane.numbers == action.number] = _done_after(seen_open)
+
+
+def _accesses(lane: Columns, bit: Bit) -> tuple[Flags, int]:
+    """Steps that set the bit or that clear it, and what those that change it have found."""
+    sets = lane.named(bit.set_by)
+    return (sets, 0) if sets.any() else (lane.named(bit.cleared_by), 1)
+
+
+def _changes(lane: Columns, bit: Bit) -> Flags:
+    accesses, changing = _accesses(lane, bit)
+    changes: Flags = accesses & (lane.values == changing)
+    return changes
+
+
+def _changes_of_a_bit(
+    lane: Columns, other: Columns, bit: Bit, at_start: int | None, after: Ints
+) -> None:
+    """Order of one lane's accesses to a notify bit.
 
     Those that set the bit (they found 0) and those that clear it (they found 1) take turns, so
     their number tells how many of the other lane's have been done. Of the others, which leave the
     bit as it is, those before the other lane's next change found it as this one does, and come
     before this one.
     """
+    accesses, changing = _accesses(lane, bit)
+    after[accesses] = 0
+    mine = accesses & (lane.values == changing)
+    if at_start is None or (at_start and (_blind(lane, bit) or _blind(other, bit))):
+        after[mine] = NEVER
+        return
+    before = np.arange(np.count_nonzero(mine)) + (at_start if changing == 0 else 1 - at_start)
+    theirs = bit.cleared_by if changing == 0 else bit.set_by
+    done = _done_between_changes(other, theirs, 1 - changing)
+    after[mine] = done[np.minimum(before, len(done) - 1)]
 
-    def __init__(self, lane: _SideLane, other: _SideLane, bit: Bit, at_start: int | None) -> None:
-        sets = any(action.name in bit.set_by for action, _ in lane.steps)
-        self._changing = 0 if sets else 1
-        accesses = bit.cleared_by if sets else bit.set_by
-        self._done = other.done_between_changes(accesses, 1 - self._changing)
-        self._changes = 0
-        # Of a store without a look at the bit nobody knows whether it changed it.
-        blind = at_start != 0 and any(
-            action.name in bit.set_by and not action.shows
-            for side in (lane, other)
-            for action, _ in side.steps
-        )
-        self._unknown = at_start is None or blind or other.unlogged
-        self._changes_before = (at_start or 0) if sets else -(at_start or 0) + 1
 
-    def after(self, value: int) -> int:
-        """The next access, which found the bit as `value`."""
-        if value != self._changing:
-            return 0
-        before = self._changes + self._changes_before
-        self._changes += 1
-        return NEVER if self._unknown else self._done[min(before, len(self._done) - 1)]
+def _blind(lane: Columns, bit: Bit) -> bool:
+    """Of a store without a look at the bit nobody knows whether it changed it."""
+    return bool(lane.where(lambda action: action.name in bit.set_by and not action.shows).any())
+
+
+def _done_between_changes(lane: Columns, accesses: frozenset[str], changing: int) -> Ints:
+    """For each number n: steps after which none of `accesses` is left before the change n+1."""
+    places = np.flatnonzero(lane.named(accesses))
+    changes = np.flatnonzero(lane.values[places] == changing)
+    done: Ints = _done(places)[np.append(changes, len(places))]
+    return done

@@ -30,7 +30,8 @@ public final class TLCOverrides implements ITLCOverrides {
   private static final int VALUE = 1;
   private static final int AFTER = 2;
   private static final int RAISES = 3;
-  private static final long NOTE_EVERY = 100_000;
+  private static final long NOTE_EVERY_NANOS = 2_000_000_000L;
+  private static final long STATES_BETWEEN_LOOKS_AT_THE_CLOCK = 1 << 10;
 
   private static final int[] LENGTH = new int[3];
   private static final int[][][] LANE = readLanes();
@@ -40,7 +41,11 @@ public final class TLCOverrides implements ITLCOverrides {
   /** The furthest the receiver's lane was followed with that many steps of the sender's. */
   private static final int[] FURTHEST = newFurthest();
 
+  /** Steps of both lanes that were done at most. */
+  private static int furthest;
+
   private static long states;
+  private static long noted = System.nanoTime();
 
   @Override
   @SuppressWarnings("rawtypes")
@@ -77,9 +82,12 @@ public final class TLCOverrides implements ITLCOverrides {
   @TLAPlusOperator(identifier = "Reached", module = "Lanes")
   public static Value reached(final IntValue sender, final IntValue receiver) {
     FURTHEST[sender.val] = Math.max(FURTHEST[sender.val], receiver.val);
+    furthest = Math.max(furthest, sender.val + receiver.val);
     states++;
-    if (states % NOTE_EVERY == 0) {
-      System.out.println("@AT " + sender.val + " " + receiver.val);
+    if (states % STATES_BETWEEN_LOOKS_AT_THE_CLOCK == 0
+        && System.nanoTime() - noted > NOTE_EVERY_NANOS) {
+      noted = System.nanoTime();
+      System.out.println("@AT " + furthest + " " + states);
     }
     return STATES_MAX == 0 || states <= STATES_MAX ? BoolValue.ValTrue : BoolValue.ValFalse;
   }
