@@ -19,6 +19,7 @@ from library_model import Run, Scenario, simulate
 
 from vchan_testbed.tracer.format import Records, Role
 from vchan_testbed.tracer.layout import Cell, Kind
+from vchan_testbed.validate.cuts import Size
 
 ORDER = 24
 CALL_BYTES = (3 << ORDER) // 2 - 5
@@ -60,6 +61,12 @@ def test_a_wrap_is_nothing_special(run: Run, tmp_path: Path) -> None:
     assert (verdict.conformance, verdict.progress) == ("ACCEPTED", "PROGRESS")
     # A piece has 512 MiB at most.
     assert verdict.directions[0].pieces >= 8
+
+
+def test_also_where_pieces_are_small(run: Run, tmp_path: Path) -> None:
+    verdict = judged(run, tmp_path, size=Size(steps=100))
+    assert (verdict.conformance, verdict.progress) == ("ACCEPTED", "PROGRESS")
+    assert verdict.directions[0].pieces > 20
 
 
 @pytest.mark.parametrize("by", [1 << 24, 1 << 30, 1 << 31, -1, 1], ids=hex)

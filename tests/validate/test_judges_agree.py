@@ -39,6 +39,7 @@ from vchan_testbed.validate.lanes import (
     Step,
 )
 from vchan_testbed.validate.prepare import prepare
+from vchan_testbed.validate.table import SIDES, Side
 from vchan_testbed.validate.tlc.module import Search
 from vchan_testbed.validate.tlc.rebase import size
 
@@ -89,6 +90,7 @@ CUT = {
     "stopped while both move": replace(STREAM, stop_after=70, seed=2),
     "stopped soon": replace(STREAM, stop_after=33),
 }
+LEFT = SpecParams(ring_bytes=1024)
 TWO_WAYS = Lanes(
     Lane(steps_of("s_call 3, s_live 1, s_space 4096, s_put 3, s_test 0, s_raise")),
     Lane(steps_of("r_connect, r_call 5, r_have 0, r_arm 1, r_have_again 0, r_live 1, r_wait")),
@@ -243,10 +245,26 @@ def test_as_a_run_is_judged(cases: list[Case]) -> None:
 
 def test_with_every_order_of_the_steps(cases: list[Case]) -> None:
     """In one direction, of runs that came to their end: one module of TLC for them all."""
-    left = SpecParams(ring_bytes=1024)
-    alike = [case for case in cases if case.params == left and not case.cut]
+    alike = [case for case in cases if case.params == LEFT and not case.cut]
     assert len(alike) > 50
     assert disagreements(alike, Search(reduce=False)) == {}
+
+
+def test_where_a_piece_ends(tmp_path: Path) -> None:
+    """One lane is done; the other one can be in many places, and each of them is found."""
+    cases = [part(case, side) for case in good(tmp_path) for side in SIDES if case.params == LEFT]
+    assert disagreements(cases, Search(reduce=False)) == {}
+    ends = [Said.of(follow_by_hand(case.lanes, case.params)).ends for case in cases]
+    assert all(ends)
+    assert max(len({end.left for end in each}) for each in ends) > 5
+
+
+def part(case: Case, side: Side) -> Case:
+    """The first half of one side's lane, and all of the other's."""
+    lanes = {"s": case.lanes.sender, "r": case.lanes.receiver}
+    lanes[side] = Lane(tuple(lanes[side].steps)[: len(lanes[side].steps) // 2])
+    stopped = Lanes(lanes["s"], lanes["r"], stop=side)
+    return replace(case, name=f"{case.name}, to half of {side}", lanes=stopped)
 
 
 def test_the_cases_differ(cases: list[Case]) -> None:

@@ -33,6 +33,12 @@ STUCK = replace(
     server=(("read", 6000), ("write", 5000), ("read", 64), ("write", 8)),
     client=(("write", 6000), ("read", 5000), ("write", 64), ("read", 8)),
 )
+IN_STEP = Scenario(
+    # Each read ends within a write: every event counts, and none of them can be told from the next
+    # one by its values.
+    server=(("read_to_end", 1531), ("close",)),
+    client=(*[("write", 1531)] * 60, ("close",)),
+)
 KINDS = (
     Kind.LOAD,
     Kind.RMW_LOCKED,
@@ -57,7 +63,7 @@ class Said:
     due: Any
     maximal: frozenset[tuple[str, int, int]]
     steps: Any
-    """How often each action was taken, where all of them were."""
+    """How often each action was taken."""
 
     @staticmethod
     def of(verdict: Verdict) -> Said:
@@ -70,7 +76,7 @@ class Said:
             named=verdict.first_unexplained,
             due=(verdict.due_action, verdict.fault_of),
             maximal=every,
-            steps=None if every else verdict.coverage,
+            steps=dict(verdict.coverage),
         )
 
 
@@ -92,6 +98,13 @@ def test_a_good_run(
 ) -> None:
     run = simulate(replace(LONG, seed=seed, burst=burst))
     said = in_pieces(run, tmp_path_factory.mktemp("run"), steps, {})
+    assert said.words == ("ACCEPTED", "PROGRESS")
+
+
+@pytest.mark.parametrize("steps", [60, 100, 300, 1000])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_in_which_every_event_counts(seed: int, steps: int, tmp_path: Path) -> None:
+    said = in_pieces(simulate(replace(IN_STEP, seed=seed)), tmp_path, steps, {})
     assert said.words == ("ACCEPTED", "PROGRESS")
 
 
