@@ -145,7 +145,7 @@ def no_states(tmp_path: Path) -> Path:
 
 
 @pytest.mark.xen
-@pytest.mark.parametrize("stage", ["boot Xen in QEMU", "make the client's domain"])
+@pytest.mark.parametrize("stage", ["Boot Xen in QEMU", "Make the client's domain"])
 def test_a_cold_start(stage: str, tmp_path: Path, no_states: Path) -> None:
     command = start(
         tmp_path, "run", "--host", "qemu", "--out", "out", VCHAN_TESTBED_CACHE=str(no_states)
