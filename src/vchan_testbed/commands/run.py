@@ -88,6 +88,7 @@ def run(
 
 def perform(options: Options, progress: Progress) -> int:
     """Do it; returns the exit status. Raises TestbedError."""
+    began = time.monotonic()
     experiment = load_experiment(options.experiment)
     if options.domain_type:
         experiment = with_domain_type(experiment, options.domain_type)
@@ -126,6 +127,7 @@ def perform(options: Options, progress: Progress) -> int:
         progress.say(f"What was collected is in {directory.path}.")
         directory.update(error=f"ended before its end: {error!r}")
         raise
+    progress.say(f"In all: {time.monotonic() - began:.0f} s")
     show(verdict, directory)
     return verdict.exit_status
 
