@@ -39,10 +39,10 @@ class _End:
 
     def where(self, kind: Kind, call: Call | None = None) -> list[int]:
         """Rows of a kind, in a call."""
-        chosen = self.trace.records[self.rows]
-        wanted = chosen["kind"] == kind
+        # One field at a time: whole records of a long trace are too much to copy for each question.
+        wanted = self.trace.records["kind"][self.rows] == kind
         if call is not None:
-            wanted &= chosen["call"] == call
+            wanted &= self.trace.records["call"][self.rows] == call
         found: list[int] = self.rows[wanted].tolist()
         return found
 
@@ -116,9 +116,8 @@ def _ports(end: _End) -> Iterator[Problem]:
     if len(bound) != 1:
         return
     port = int(end.record(bound[0])["new"])
-    chosen = end.trace.records[end.rows]
     for kind, name in ((Kind.NOTIFY, "old"), (Kind.PENDING_EXIT, "new"), (Kind.UNMASK, "old")):
-        mine = end.rows[chosen["kind"] == kind]
+        mine = np.array(end.where(kind), np.int64)
         used = end.trace.records[name][mine]
         failed = used >> np.uint64(63) == 1
         for row in mine[(used != port) & ~failed][:1].tolist():
