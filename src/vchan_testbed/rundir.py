@@ -1,9 +1,10 @@
 """A run is a directory: all that is needed to judge it again anywhere, without Xen.
 
-    run.json       state, seed, versions, experiment, how it ended
-    traces/        server.vtrace, client.vtrace
-    console/       Xen's, dom0's and the guests' consoles, agents' logs
-    verdict.json   report.html   junit.xml
+    run.json         state, seed, versions, experiment, how it ended
+    experiment.yaml  the experiment's file, as it was
+    traces/          server.vtrace, client.vtrace
+    console/         Xen's, dom0's and the guests' consoles, agents' logs
+    verdict.json     report.html   junit.xml
 
 `run.json` says `incomplete` from the first moment on and `complete` when all is collected, and is
 replaced as a whole: a run that is killed is seen as such and keeps what it had collected.
@@ -38,6 +39,11 @@ class RunDirectory:
     def run_json(self) -> Path:
         """Facts of the run."""
         return self.path / "run.json"
+
+    @property
+    def experiment(self) -> Path:
+        """A copy of the experiment's file."""
+        return self.path / "experiment.yaml"
 
     def trace(self, endpoint: str) -> Path:
         """The trace of "server" or "client"."""

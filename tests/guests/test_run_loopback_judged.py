@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
-from vchan_testbed.guests.experiment import default_path
+from vchan_testbed.guests.experiment import default_path, load_experiment
 from vchan_testbed.tracer.layout import Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import read_trace
 
@@ -34,7 +34,11 @@ def run(out: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
     assert verdict["domain_type"] == "none"
     for name in ("report.html", "junit.xml"):
         assert (out / name).stat().st_size > 0
-    assert json.loads((out / "run.json").read_text())["state"] == "complete"
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["state"] == "complete"
+    # It can be run again from there.
+    again = load_experiment(out / "experiment.yaml").to_dict()
+    assert json.loads(json.dumps(again)) == facts["experiment"]
     return ran.exit_code, ran.output, verdict
 
 

@@ -16,7 +16,7 @@ import click
 from vchan_testbed import __version__
 from vchan_testbed.commands.judged import judge, show
 from vchan_testbed.errors import ExitStatus, TestbedError, refused
-from vchan_testbed.guests.experiment import Experiment, load_experiment
+from vchan_testbed.guests.experiment import Experiment, default_path, load_experiment
 from vchan_testbed.guests.hosts.table import open_host
 from vchan_testbed.guests.runner import run_experiment
 from vchan_testbed.progress import Progress, for_terminal
@@ -108,6 +108,8 @@ def perform(options: Options, progress: Progress) -> int:
     )
     progress.note(f"Run directory: {directory.path}")
     try:
+        # As it was written: what run.json holds of it cannot be run again.
+        shutil.copyfile(options.experiment or default_path(), directory.experiment)
         with host:
             directory.update(host=host.facts())
             if host.kind == "loopback":
