@@ -26,8 +26,7 @@ class Machine:
     def program(self, name: str, script: str) -> None:
         """Put a program there."""
         place = self.folder / "bin" / name
-        # A tool's place is a link, and to write there would be to write into the machine's own.
-        place.unlink(missing_ok=True)
+        assert not place.is_symlink()
         place.write_text(f"#!/bin/sh\n{script}\n")
         place.chmod(0o755)
 
@@ -45,7 +44,7 @@ class Machine:
         ran = subprocess.run(
             [str(INSTALLER), str(self.folder / "list")],
             env={
-                "PATH": str(self.folder / "bin"),
+                "PATH": f"{self.folder}/bin:{self.folder}/tools",
                 "LOG": str(self.folder / "log"),
                 "TMPDIR": str(self.folder),
                 "VCHAN_TESTBED_REPORT_SECONDS": "0.01",
@@ -69,11 +68,13 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """One with `here` installed, whose user is root and whose apt-get does what it is told."""
-    (tmp_path / "bin").mkdir()
+    # Links to the machine's own programs, apart from `bin`: nothing may be written through them.
+    for folder in ("bin", "tools"):
+        (tmp_path / folder).mkdir()
     for tool in TOOLS:
         found = shutil.which(tool)
         assert found
-        (tmp_path / "bin" / tool).symlink_to(found)
+        (tmp_path / "tools" / tool).symlink_to(found)
     machine = Machine(tmp_path)
     machine.installed("here")
     machine.program("id", "echo 0")
