@@ -28,6 +28,7 @@ from vchan_testbed.tracer.reader import Trace, read_trace
 
 PROCESSES = Path(__file__).parent / "processes"
 SECONDS_MAX = 30.0
+DOM0_SECONDS_MAX = 300.0
 
 
 class RemoteError(Exception):
@@ -274,6 +275,31 @@ def ssh_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ss
         return f"ssh://root@127.0.0.1:{access.port}"
 
     return address_of
+
+
+@pytest.fixture
+def in_dom0() -> Callable[..., str]:
+    """Run a command in the dom0 of a machine in QEMU by ssh; what it prints.
+
+    Its arguments are the SshAccess, the command, and perhaps a file for its standard input.
+    """
+
+    def run(access: SshAccess, command: str, script: Path | None = None) -> str:
+        options = {"StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null"}
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        call = ["ssh", "-p", str(access.port), "-i", str(access.key), "-o", "IdentitiesOnly=yes"]
+        ran = subprocess.run(
+            [*call, *words, "root@127.0.0.1", command],
+            input=script.read_text() if script else "",
+            capture_output=True,
+            text=True,
+            timeout=DOM0_SECONDS_MAX,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    return run
 
 
 def assert_no_leaks(world: LoopbackWorld, before: dict[str, int]) -> None:

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-SELFTEST_FILE = Path(os.environ.get("VCHAN_SELFTEST_FILE", "/run/vchan-selftest.status"))
-
 
 def thread_state(pid: int, tid: int) -> dict[str, Any] | None:
     """State of one thread from /proc; None when it is gone.
@@ -49,17 +47,6 @@ def versions() -> dict[str, str | None]:
 def guest_type() -> str | None:
     """How Xen runs this domain: pv, pvh or hvm; None without Xen."""
     return _read(Path("/sys/hypervisor/guest_type")).lower() or None
-
-
-def selftest() -> dict[str, Any]:
-    """The last word of the self-test that runs beside the workload.
-
-    `ok` is None where no self-test runs (loopback). Its first word is "ok" or "failed".
-    """
-    text = _read(SELFTEST_FILE)
-    if not text:
-        return {"ok": None, "detail": "no self-test runs here"}
-    return {"ok": text.splitlines()[-1].startswith("ok"), "detail": text.splitlines()[-1]}
 
 
 def _read(path: Path) -> str:

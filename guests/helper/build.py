@@ -21,7 +21,14 @@ import vchan_testbed
 from vchan_testbed.cache import cached, key_of
 
 PACKAGE = Path(vchan_testbed.__file__).parent
-OURS = ("__init__.py", "errors.py", "guests/__init__.py", "guests/frames.py", "guests/helper")
+OURS = (
+    "__init__.py",
+    "errors.py",
+    "guests/__init__.py",
+    "guests/frames.py",
+    "guests/ground.py",
+    "guests/helper",
+)
 """What of our package goes in."""
 NOT_NEEDED_THERE = ("build.py", "__pycache__")
 LIBRARIES = {"pyroute2": "pyroute2", "yaml": "PyYAML"}

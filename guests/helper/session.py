@@ -19,6 +19,7 @@ from typing import Any
 
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.frames import Frame, FrameError, Kind, Message, encode, message_frame
+from vchan_testbed.guests.ground import selftest
 from vchan_testbed.guests.helper import xl
 from vchan_testbed.guests.helper.agents import Agents
 from vchan_testbed.guests.helper.consoles import Console, open_kernel_log
@@ -68,6 +69,7 @@ class Helper:
             "clock": self._clock,
             "remove_key": self._remove_key,
             "doing": self._doing,
+            "selftest": self._selftest,
         }
 
     async def serve(self) -> None:
@@ -283,6 +285,10 @@ class Helper:
     async def _doing(self, message: Message) -> Message:
         """Asked when another question has no answer."""
         return {"type": "doing", "tasks": doing()}
+
+    async def _selftest(self, message: Message) -> Message:
+        """dom0's: an agent tells of its own domain only."""
+        return {"type": "selftest", **selftest()}
 
     def _own_domains(self) -> list[dict[str, Any]]:
         return [

@@ -172,6 +172,10 @@ class LoopbackHost:
         """There is no emulator that could lose one."""
         return []
 
+    def selftest(self) -> dict[str, Any]:
+        """There is no domain beside those of the agents."""
+        return {"ok": None, "detail": "no self-test runs here"}
+
     def counts(self) -> dict[str, int]:
         """What the stand-ins have given out, and the agents that run."""
         agents = sum(link.running for link in self._links.values())

@@ -60,6 +60,12 @@ class Host(Protocol):
     def lost_guests(self) -> list[str]:
         """The guests that the emulator, not the workload, has lost: one sentence for each."""
 
+    def selftest(self) -> Facts:
+        """What the self-test in the host's own domain says: `ok` (None where none runs), `detail`.
+
+        Raises TestbedError when the host is gone.
+        """
+
     def counts(self) -> dict[str, int]:
         """Domains, grants, ports, keys, vifs, bridges, processes: what is in use now."""
 

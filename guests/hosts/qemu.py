@@ -132,6 +132,10 @@ class QemuHost:
                 console=qemu.failure("").console,
             ) from error
 
+    def selftest(self) -> dict[str, Any]:
+        """What the self-test in dom0 says."""
+        return self._running.host.selftest()
+
     def counts(self) -> dict[str, int]:
         """What is in use in there (helper/counts.py)."""
         return self._running.host.counts()

@@ -120,7 +120,14 @@ class Starter:
         running = self.cold(folder)
         made.append(running)
         # The domains are made, and their agents are known to answer, before the state is saved.
-        for link in running.host.endpoints(self.experiment).values():
+        try:
+            links = running.host.endpoints(self.experiment)
+        except TestbedError as error:
+            # The run makes the pair anew, and counts how often.
+            if lost := running.host.lost_guests():
+                raise warm.NotSaved(" ".join(lost)) from error
+            raise
+        for link in links.values():
             link.close()
         running.host.client.close()
         with self.progress.step("Save the state for the next run"):

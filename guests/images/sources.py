@@ -28,6 +28,7 @@ _GUEST_PYTHON = (
     "guests/__init__.py",
     "guests/agent",
     "guests/frames.py",
+    "guests/ground.py",
     "guests/workload.py",
 )
 

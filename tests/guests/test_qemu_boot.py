@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from vchan_testbed.guests.frames import Message
 from vchan_testbed.guests.hosts import startup
 from vchan_testbed.guests.hosts.machine import Machine, make_ssh_key
 from vchan_testbed.guests.hosts.protocol import AgentLink
-from vchan_testbed.guests.hosts.qemu import QemuHost, SshAccess
+from vchan_testbed.guests.hosts.qemu import QemuHost
 from vchan_testbed.guests.hosts.startup import Starter
 from vchan_testbed.guests.images import Images, build
 from vchan_testbed.progress import Quiet
@@ -26,6 +25,7 @@ from vchan_testbed.progress import Quiet
 pytestmark = pytest.mark.xen
 
 SECONDS_MAX = 300.0
+InDom0 = Callable[..., str]
 SHARED_KINDS = ("root", "extensions", "images", "helper", "kvm")
 
 
@@ -92,22 +92,6 @@ def message_of(link: AgentLink) -> Message:
     return frame.message()
 
 
-def in_dom0(access: SshAccess, command: str) -> str:
-    """What a command prints in dom0, by ssh."""
-    options = {"StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null"}
-    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    call = ["ssh", "-p", str(access.port), "-i", str(access.key), "-o", "IdentitiesOnly=yes"]
-    ran = subprocess.run(
-        [*call, *words, "root@127.0.0.1", command],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
-
-
 def test_the_first_start_is_cold_and_the_second_warm(saved: Path, experiment: Experiment) -> None:
     with QemuHost(experiment, Quiet()) as host:
         facts = host.facts()
@@ -123,7 +107,9 @@ def test_the_first_start_is_cold_and_the_second_warm(saved: Path, experiment: Ex
         assert "vchan-testbed: listening" in "".join(host.consoles().values())
 
 
-def test_two_runs_start_from_one_state_at_once(saved: Path, experiment: Experiment) -> None:
+def test_two_runs_start_from_one_state_at_once(
+    saved: Path, experiment: Experiment, in_dom0: InDom0
+) -> None:
     with contextlib.ExitStack() as stack:
         hosts = [QemuHost(experiment, Quiet()) for _ in range(2)]
         openers = [threading.Thread(target=host.__enter__) for host in hosts]
@@ -141,7 +127,7 @@ def test_two_runs_start_from_one_state_at_once(saved: Path, experiment: Experime
 
 
 def test_a_restored_dom0_is_given_the_time_of_day(
-    saved: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    saved: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, in_dom0: InDom0
 ) -> None:
     year_2100_ns = 4_102_444_800 * 10**9
     monkeypatch.setattr("time.time_ns", lambda: year_2100_ns)
@@ -149,7 +135,9 @@ def test_a_restored_dom0_is_given_the_time_of_day(
         assert in_dom0(host.ssh(), "date -u +%Y") == "2100\n"
 
 
-def test_dom0_lets_in_its_own_key_only(saved: Path, experiment: Experiment, tmp_path: Path) -> None:
+def test_dom0_lets_in_its_own_key_only(
+    saved: Path, experiment: Experiment, tmp_path: Path, in_dom0: InDom0
+) -> None:
     other = tmp_path / "key"
     make_ssh_key(other)
     with QemuHost(experiment, Quiet()) as host:

@@ -468,6 +468,28 @@ def test_a_self_test_that_failed_is_the_test_beds_failure(
     assert run.facts()["selftest"]["server"]["ok"] is False
 
 
+class Unsound(LoopbackHost):
+    """A host whose own domain's self-test fails when it is asked for the last time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = 0
+
+    def selftest(self) -> dict[str, Any]:
+        self._asked += 1
+        if self._asked == 1:
+            return {"ok": True, "detail": "ok registers, memory and clocks held"}
+        return {"ok": False, "detail": "failed memory: word 7 changed"}
+
+
+def test_so_is_one_in_the_domain_of_the_host(run: RunDirectory) -> None:
+    with Unsound() as host, pytest.raises(TestbedError, match=r"of dom0 failed: .* word 7"):
+        perform(host, quick("ping-pong"), run)
+    facts = run.facts()
+    assert facts["selftest"]["host"]["ok"] is False
+    assert facts["outcome"] == "finished"
+
+
 def test_what_an_endpoint_reports_is_raised_and_the_rest_is_kept(
     host: LoopbackHost, run: RunDirectory
 ) -> None:
