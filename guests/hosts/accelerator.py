@@ -68,8 +68,9 @@ def qemu_version() -> str:
     try:
         said = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
+        absent = isinstance(error, FileNotFoundError)
         raise TestbedError(
-            f"{QEMU} cannot be run: {error}",
+            f"{QEMU} is not installed" if absent else f"{QEMU} cannot be run: {error}",
             next_step="sudo apt-get install --no-install-recommends qemu-system-x86"
             " (make setup does it)",
         ) from error

@@ -196,9 +196,7 @@ class Qemu:
                 self.wait_for_end(END_SECONDS_MAX)
                 raise self.failure("Xen or dom0 ended while it booted")
             if not watchdog.look(self.console_bytes()):
-                raise self.failure(
-                    f"dom0 gave no sign of life for {watchdog.silence_seconds_max:.0f} s"
-                )
+                raise self.failure(f"dom0 {watchdog.complaint}")
 
     def console_bytes(self) -> int:
         """How much Xen and dom0 have said so far."""
@@ -225,7 +223,8 @@ class Watchdog:
     """Tells a slow machine from a dead one: what still writes to its console is alive."""
 
     def __init__(self, silence_seconds_max: float, seconds_max: float) -> None:
-        self.silence_seconds_max = silence_seconds_max
+        self._silence_seconds_max = silence_seconds_max
+        self._seconds_max = seconds_max
         self._ends = time.monotonic() + seconds_max
         self._seen = -1
         self._seen_at = 0.0
@@ -235,7 +234,14 @@ class Watchdog:
         now = time.monotonic()
         if console_bytes != self._seen:
             self._seen, self._seen_at = console_bytes, now
-        return now < self._ends and now - self._seen_at < self.silence_seconds_max
+        return now < self._ends and now - self._seen_at < self._silence_seconds_max
+
+    @property
+    def complaint(self) -> str:
+        """Why there is no hope any more."""
+        if time.monotonic() < self._ends:
+            return f"gave no sign of life for {self._silence_seconds_max:.0f} s"
+        return f"was not up after {self._seconds_max:.0f} s, though it goes on writing"
 
 
 def _is_at_end(connection: socket.socket) -> bool:

@@ -65,6 +65,8 @@ class QemuHost:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            # Before minutes are spent on images for it: is there a QEMU?
+            qemu_version()
             self._images = build(self._progress)
             machine = Machine(self._images, memory_mib=memory_mib(self._experiment))
             self._choice = choose(machine, self._progress)

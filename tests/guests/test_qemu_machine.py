@@ -106,15 +106,26 @@ def test_missing_qemu_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(TestbedError) as caught:
         accelerator.qemu_version()
+    assert caught.value.message == "qemu-system-x86_64 is not installed"
     assert "qemu-system-x86" in caught.value.next_step
+
+
+def test_qemu_is_asked_for_before_images_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(TestbedError, match="is not installed"):
+        qemu.QemuHost(load_experiment(None), Quiet()).__enter__()
 
 
 def test_the_watchdog_hopes_while_the_console_goes_on() -> None:
     watchdog = Watchdog(silence_seconds_max=1000, seconds_max=1000)
     assert watchdog.look(0)
     assert watchdog.look(0)
-    assert not Watchdog(silence_seconds_max=0, seconds_max=1000).look(1)
-    assert not Watchdog(silence_seconds_max=1000, seconds_max=0).look(1)
+    silent = Watchdog(silence_seconds_max=0, seconds_max=1000)
+    assert not silent.look(1)
+    assert silent.complaint == "gave no sign of life for 0 s"
+    endless = Watchdog(silence_seconds_max=1000, seconds_max=0)
+    assert not endless.look(1)
+    assert "was not up after 0 s" in endless.complaint
 
 
 def test_old_consoles_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
