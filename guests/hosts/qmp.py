@@ -69,25 +69,28 @@ class Qmp:
     def save_state(self, descriptor: int) -> None:
         """Stop the machine, write its state to an open file, and let it go on.
 
-        Raises TestbedError when QEMU cannot save it.
+        Raises TestbedError when QEMU cannot save it; it goes on then as well.
         """
         self.execute("stop")
-        self._move("migrate", descriptor)
-        # "completed" comes a moment before QEMU would take `cont` (7.2).
-        deadline = time.monotonic() + ANSWER_SECONDS_MAX
-        while self.execute("query-status")["status"] != "postmigrate":
-            if time.monotonic() > deadline:
-                raise TestbedError("QEMU saved the machine's state and did not come to an end")
-            select.select([], [], [], _PAUSE_SECONDS)
-        self.execute("cont")
+        try:
+            self._move("migrate", descriptor)
+            # "completed" comes a moment before QEMU would take `cont` (7.2).
+            deadline = time.monotonic() + ANSWER_SECONDS_MAX
+            while self.execute("query-status")["status"] != "postmigrate":
+                if time.monotonic() > deadline:
+                    raise TestbedError("QEMU saved the machine's state and did not come to an end")
+                select.select([], [], [], _PAUSE_SECONDS)
+        finally:
+            self.execute("cont")
 
-    def load_state(self, descriptor: int) -> None:
-        """Give a machine that was started with `-incoming defer` a saved state; it goes on.
+    def load_state(self, descriptor: int, *, go_on: bool = True) -> None:
+        """Give a machine that was started with `-incoming defer` a saved state.
 
-        Raises TestbedError when the state does not fit the machine.
+        It goes on, or stays as it was saved. Raises TestbedError when the state does not fit.
         """
         self._move("migrate-incoming", descriptor)
-        self.execute("cont")
+        if go_on:
+            self.execute("cont")
 
     def _move(self, command: str, descriptor: int) -> None:
         capability = {"capability": "events", "state": True}

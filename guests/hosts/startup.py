@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -131,7 +132,17 @@ class Starter:
             link.close()
         running.host.client.close()
         with self.progress.step("Save the state for the next run"):
-            warm.save(running.qemu, target, running.ssh_key, running.host.baseline())
+            baseline = running.host.baseline()
+            warm.save(running.qemu, target, running.ssh_key, baseline, self._load_and_drop)
+
+    def _load_and_drop(self, place: Path) -> None:
+        """Try a state: a machine takes it and ends. Raises TestbedError when it does not."""
+        key = public_part(warm.ssh_key_of(place))
+        with (
+            tempfile.TemporaryDirectory(prefix="vchan-try-") as folder,
+            Qemu(self.machine, Path(folder) / "console.txt", key, wait_for_state=True) as qemu,
+        ):
+            warm.load(qemu, place, go_on=False)
 
     def _with_new_session(self, running: Running) -> Running:
         running.host.client.close()

@@ -14,8 +14,8 @@ from vchan_testbed.cache import cache_dir
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.frames import Message
-from vchan_testbed.guests.hosts import startup
-from vchan_testbed.guests.hosts.machine import Machine, make_ssh_key
+from vchan_testbed.guests.hosts import startup, warm
+from vchan_testbed.guests.hosts.machine import Machine, Qemu, make_ssh_key, public_part
 from vchan_testbed.guests.hosts.protocol import AgentLink
 from vchan_testbed.guests.hosts.qemu import QemuHost
 from vchan_testbed.guests.hosts.startup import Starter
@@ -168,6 +168,75 @@ def test_a_state_that_does_not_come_back_is_thrown_away(
         assert host.facts()["xen_version"].startswith("4.17")
     assert any("did not come back" in text for text in notes.texts)
     assert not state.exists()
+
+
+@pytest.fixture
+def booting(images: Images, tmp_path: Path) -> Iterator[Qemu]:
+    """A machine that has just been switched on, and a key in `tmp_path`."""
+    make_ssh_key(tmp_path / "key")
+    with Qemu(Machine(images), tmp_path / "console.txt", public_part(tmp_path / "key")) as qemu:
+        yield qemu
+
+
+def status_of(qemu: Qemu) -> str:
+    """What QEMU says of the machine."""
+    with qemu.qmp() as qmp:
+        return str(qmp.execute("query-status")["status"])
+
+
+@pytest.mark.parametrize("refused", [0, 1, warm.SAVES_MAX - 1])
+def test_what_does_not_come_back_is_saved_once_more(
+    refused: int, booting: Qemu, tmp_path: Path
+) -> None:
+    tried = []
+
+    def check(place: Path) -> None:
+        tried.append((place / "state").stat().st_size)
+        if len(tried) <= refused:
+            raise TestbedError("a CPU was inside of a guest")
+
+    (tmp_path / "target").mkdir()
+    warm.save(booting, tmp_path / "target", tmp_path / "key", {"ports": 3}, check)
+    assert len(tried) == refused + 1
+    assert min(tried) > 1 << 20
+    assert warm.baseline_of(tmp_path / "target") == {"ports": 3}
+    assert status_of(booting) == "running"
+
+
+def test_a_state_that_never_comes_back_is_not_kept_and_the_machine_goes_on(
+    booting: Qemu, tmp_path: Path
+) -> None:
+    def check(place: Path) -> None:
+        raise TestbedError("a CPU was inside of a guest")
+
+    with pytest.raises(warm.NotSaved, match="inside of a guest"):
+        warm.save(booting, tmp_path, tmp_path / "key", {}, check)
+    assert status_of(booting) == "running"
+
+
+def test_a_state_that_cannot_be_written_is_not_kept_and_the_machine_goes_on(
+    booting: Qemu, tmp_path: Path
+) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "state").symlink_to("/dev/full")
+    with pytest.raises(warm.NotSaved):
+        warm.save(booting, tmp_path / "target", tmp_path / "key", {}, lambda place: None)
+    assert status_of(booting) == "running"
+
+
+def test_what_qemu_says_of_a_state_that_does_not_fit_is_in_the_error(
+    images: Images, booting: Qemu, tmp_path: Path
+) -> None:
+    (tmp_path / "target").mkdir()
+    warm.save(booting, tmp_path / "target", tmp_path / "key", {}, lambda place: None)
+    other = Machine(images, memory_mib=4096)
+    key = public_part(tmp_path / "key")
+    with (
+        Qemu(other, tmp_path / "other.txt", key, wait_for_state=True) as qemu,
+        pytest.raises(TestbedError, match="the saved state does not fit") as caught,
+    ):
+        warm.load(qemu, tmp_path / "target")
+    assert "Size mismatch" in caught.value.message
 
 
 def starter(images: Images, experiment: Experiment, console: Path) -> Starter:
