@@ -21,7 +21,14 @@ from vchan_testbed.guests.consoles import console_tail
 from vchan_testbed.guests.experiment import Experiment
 from vchan_testbed.guests.frames import Frame, Message
 from vchan_testbed.guests.hosts.protocol import AgentLink, Host
-from vchan_testbed.guests.quiescence import Look, endpoint_look, quiescent, stands_still
+from vchan_testbed.guests.quiescence import (
+    SILENT,
+    Look,
+    all_answered,
+    endpoint_look,
+    quiescent,
+    stands_still,
+)
 from vchan_testbed.progress import Progress
 from vchan_testbed.rundir import RunDirectory
 
@@ -161,10 +168,11 @@ class Attempt:
         moved = self._wait(lambda: self._moved_since(began) or self._over(), settle)
         second = self._look()
         still = not moved and stands_still(first, second)
-        # Two looks that agree by chance, while something was still on its way, are no evidence.
+        # Two looks that agree by chance, while something was still on its way, are no evidence;
+        # nor is one that an end has not answered.
         self._quiescence = (
             None
-            if moved
+            if moved or not (all_answered(first) and all_answered(second))
             else {
                 "settle_seconds": settle,
                 "quiescent": quiescent(first, second),
@@ -340,6 +348,8 @@ def _ready_or_over(side: Side) -> bool:
 def _look_of(side: Side) -> Look:
     if side.trace_ended and not side.gone:
         return endpoint_look({"alive": False, "threads": []})
+    if side.look is None and not side.gone:
+        return dict(SILENT)
     return endpoint_look(None if side.gone else side.look)
 
 

@@ -42,6 +42,7 @@ class Side:
     """Why its domain is gone, as far as its host knows."""
     error: Message | None = None
     look: Message | None = None
+    looks_asked: int = 0
     trace_bytes: int = 0
     moved_at: float = field(default_factory=time.monotonic)
 
@@ -89,10 +90,11 @@ class Side:
             self.link.send({"type": "kill"})
 
     def ask_for_look(self) -> None:
-        """The answer will be in `look`."""
+        """The answer will be in `look`; one to an earlier question does not count."""
         self.look = None
+        self.looks_asked += 1
         if not self.over:
-            self.link.send({"type": "look"})
+            self.link.send({"type": "look", "number": self.looks_asked})
 
     def summary(self) -> dict[str, Any]:
         """This endpoint's entry in `run.json`."""
@@ -116,7 +118,10 @@ class Side:
         elif kind == "progress":
             self.operation = message["operation"]
         elif kind == "look":
-            self.look = message
+            # A domain that was not run for a while answers two questions at once: the first
+            # answer is then no older than the second, and both together show nothing.
+            if message["number"] == self.looks_asked:
+                self.look = message
         elif kind == "held":
             self.held = True
         elif kind == "stopped":

@@ -10,6 +10,7 @@ from typing import Any
 
 Look = dict[str, Any]
 NOBODY: Look = {
+    "answered": True,
     "alive": None,
     "threads": [],
     "event_fd_readable": None,
@@ -17,7 +18,9 @@ NOBODY: Look = {
     "page": None,
     "in_call": None,
 }
-"""What a look shows of an endpoint that does not answer: its domain is gone, or it is stuck."""
+"""What a look shows of an endpoint whose domain is gone."""
+SILENT: Look = {**NOBODY, "answered": False}
+"""What it shows of one that does not answer in time, of which nothing is known."""
 
 
 def endpoint_look(message: Look | None) -> Look:
@@ -35,12 +38,20 @@ def endpoint_look(message: Look | None) -> Look:
 def stands_still(first: Look, second: Look) -> bool:
     """Whether both looks together show that nothing moves: same records, same page, all asleep.
 
-    At least one endpoint lives, and each that does stands still. A readable event descriptor does
-    not spoil it: a thread that sleeps in spite of that will not wake by itself either.
+    At least one endpoint lives, and each that does stands still. One that does not answer may be
+    at work, in a domain that is not run now. A readable event descriptor does not spoil it: a
+    thread that sleeps in spite of that will not wake by itself either.
     """
+    if not (all_answered(first) and all_answered(second)):
+        return False
     ends = [(first["endpoints"][name], second["endpoints"][name]) for name in second["endpoints"]]
     alive = [pair for pair in ends if pair[1]["alive"]]
     return bool(alive) and all(_is_still(*pair) for pair in alive)
+
+
+def all_answered(look: Look) -> bool:
+    """Whether each endpoint whose domain is there has answered."""
+    return all(seen["answered"] for seen in look["endpoints"].values())
 
 
 def quiescent(first: Look, second: Look) -> bool:

@@ -52,6 +52,7 @@ class Supervisor:
         self._server_path = ""
         self._done = False
         self._look_due = False
+        self._look_number: int | None = None
         self._peer_holds = 0
 
     def serve(self) -> int:
@@ -115,7 +116,7 @@ class Supervisor:
         message = frame.message()
         commands: dict[str, Callable[[Message], None]] = {
             "start": self._start,
-            "look": lambda _: self._look(),
+            "look": lambda message: self._look(message.get("number")),
             "stop": lambda _: self._stop(),
             "kill": lambda _: self._kill(),
             "peer_held": lambda _: self._peer_held(),
@@ -154,13 +155,16 @@ class Supervisor:
         if self._worker is not None:
             self._tell_worker({"type": "peer_held"})
 
-    def _look(self) -> None:
-        """Half of the evidence is the kernel's; the worker adds its page and event descriptor."""
+    def _look(self, number: int | None) -> None:
+        """Half of the evidence is the kernel's; the worker adds its page and event descriptor.
+
+        The answer has the question's number: one that comes late is not taken for the next one's.
+        """
         if self._worker is None or self._done:
-            self._send({"type": "look", "alive": False, "threads": []})
+            self._send({"type": "look", "number": number, "alive": False, "threads": []})
             return
-        self._look_due = True
-        self._tell_worker({"type": "look"})
+        self._look_due, self._look_number = True, number
+        self._tell_worker({"type": "look", "number": number})
 
     def _stop(self) -> None:
         """Both ends are stopped before either is killed: the death of one wakes the other."""
@@ -224,7 +228,7 @@ class Supervisor:
         self._trace.pump(final=True)
         self._worker = None
         if self._look_due:
-            self._look()
+            self._look(self._look_number)
         if status < 0:
             self._send({"type": "died", "signal": -status})
         self._send({"type": "trace_end", "bytes": self._trace.file_bytes, "status": status})

@@ -165,7 +165,7 @@ def answer(
     """Hear the supervisor until it is gone; then end this process, whatever blocks in it."""
     while (message := supervisor.receive()) is not None:
         if message["type"] == "look":
-            supervisor.send({"type": "look", **seen(tracer.look()), "calls": activity.now()})
+            supervisor.send({**message, **seen(tracer.look()), "calls": activity.now()})
         elif message["type"] == "peer_held":
             peer_holds.release()
     os._exit(4)

@@ -154,9 +154,10 @@ def test_it_ends_when_the_host_hangs_up() -> None:
 def test_a_look_before_the_start_shows_nobody_alive() -> None:
     with agent() as it:
         it.hear()
-        it.send(encode(message_frame({"type": "look"})))
+        it.send(encode(message_frame({"type": "look", "number": 7})))
         look = it.hear()
         assert (look["type"], look["alive"], look["threads"]) == ("look", False, [])
+        assert look["number"] == 7
 
 
 @pytest.mark.parametrize("said", [b"login: root\n", encode(message_frame({"type": "dance"}))])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vchan_testbed.guests.quiescence import endpoint_look, quiescent, stands_still
+from vchan_testbed.guests.quiescence import SILENT, endpoint_look, quiescent, stands_still
 
 Look = dict[str, Any]
 THREAD = {"tid": 7, "state": "S", "syscall": 0, "blocked_in_kernel": True, "in_call": "read"}
@@ -71,6 +71,15 @@ def test_one_that_is_gone_does_not_keep_the_other_from_standing_still(gone: Look
     for look in (first, second):
         look["endpoints"]["server"] = endpoint_look(gone)
     assert stands_still(first, second)
+
+
+@pytest.mark.parametrize("silent_in", [(0,), (1,), (0, 1)])
+def test_one_that_does_not_answer_may_be_at_work(silent_in: tuple[int, ...]) -> None:
+    looks = still()
+    for number in silent_in:
+        looks[number]["endpoints"]["client"] = dict(SILENT)
+    assert not stands_still(*looks)
+    assert not quiescent(*looks)
 
 
 def test_nobody_alive_is_not_a_stand_still() -> None:

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from vchan_testbed.errors import TestbedError
+from vchan_testbed.guests import attempt
+from vchan_testbed.guests.collect import Side
 from vchan_testbed.guests.experiment import (
     ENDPOINTS,
     Experiment,
@@ -24,7 +26,7 @@ from vchan_testbed.guests.experiment import (
     load_experiment,
     parse_experiment,
 )
-from vchan_testbed.guests.frames import Frame, Kind
+from vchan_testbed.guests.frames import Frame, Kind, Message, message_frame
 from vchan_testbed.guests.hosts.loopback import LoopbackHost, ProcessLink
 from vchan_testbed.guests.hosts.protocol import AgentLink
 from vchan_testbed.guests.runner import PAIRS_ANEW_MAX, run_experiment
@@ -127,6 +129,45 @@ def test_a_dropped_event_is_seen_as_a_run_that_stands_still(
     assert (server.ending, client.ending) == ("cut", "cut")
     assert len(server.records) == second["endpoints"]["server"]["records"]
     assert len(client.records) == second["endpoints"]["client"]["records"]
+
+
+class Dropping:
+    """A link that lets no answer to a look through."""
+
+    def __init__(self, link: AgentLink) -> None:
+        self._link = link
+        self.domid = link.domid
+        self.events: queue.Queue[Frame | None] = queue.Queue()
+        self.send = link.send
+        self.close = link.close
+        threading.Thread(target=self._pass_on, daemon=True).start()
+
+    def _pass_on(self) -> None:
+        while (frame := self._link.events.get()) is not None:
+            if frame.kind is not Kind.MESSAGE or frame.message()["type"] != "look":
+                self.events.put(frame)
+        self.events.put(None)
+
+
+class Silent(LoopbackHost):
+    """A host on which the client's agent answers no look: its domain is not run, say."""
+
+    def endpoints(self, experiment: Experiment) -> dict[str, AgentLink]:
+        links = super().endpoints(experiment)
+        return {**links, "client": Dropping(links["client"])}
+
+
+def test_an_end_that_does_not_answer_is_not_standing_still(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the server alone, which waits for it, would be evidence against it."""
+    monkeypatch.setattr(attempt, "LOOK_SECONDS_MAX", 0.2)
+    experiment = quick("dropped-event")
+    experiment = replace(experiment, timeouts=replace(experiment.timeouts, run_seconds_max=4))
+    with Silent() as host:
+        facts = perform(host, experiment, run)
+    assert facts["outcome"] == "stopped while moving"
+    assert facts["quiescence"] is None
 
 
 def test_writing_past_each_other_stands_still(host: LoopbackHost, run: RunDirectory) -> None:
@@ -251,6 +292,28 @@ def test_who_awaits_a_hold_that_does_not_come_ends_with_its_peer(
     assert facts["endpoints"]["server"]["result"]["faults"] == ["not yet"]
     (early,) = facts["endpoints"]["client"]["result"]["ended_early"]
     assert "operation 2: await_hold: the peer has gone" in early
+
+
+def test_a_late_answer_to_a_look_is_not_taken_for_the_next_one(run: RunDirectory) -> None:
+    asked: list[int] = []
+
+    class Link:
+        domid = 1
+        events: queue.Queue[Frame | None] = queue.Queue()
+
+        def send(self, message: Message) -> None:
+            asked.append(message["number"])
+
+        def close(self) -> None:
+            """Nothing is held."""
+
+    side = Side("server", Link(), run)
+    side.ask_for_look()
+    side.ask_for_look()
+    side.take(message_frame({"type": "look", "number": asked[0], "alive": True}))
+    assert side.look is None
+    side.take(message_frame({"type": "look", "number": asked[1], "alive": True}))
+    assert side.look is not None
 
 
 class Tapped:
