@@ -81,7 +81,8 @@ class Attempt:
             with self._stage("collect", "Collect the traces"):
                 self._end()
         finally:
-            self.messages += [side.lost for side in self._sides.values() if side.lost]
+            ends = [side.obituary for side in self._sides.values()]
+            self.messages += [text for text in ends if text]
             self._record(outcome)
             for side in self._sides.values():
                 side.link.close()

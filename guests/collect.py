@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +73,16 @@ class Side:
         if self.result is not None:
             return "finished"
         return "killed" if self.killed else "died"
+
+    @property
+    def obituary(self) -> str:
+        """How it came to an end that was not its own; empty if it did not."""
+        if self.ended == "died":
+            by = signal.Signals(self.signal).name if self.signal else "itself"
+            return f"The {self.endpoint}'s process was ended by {by} in the middle of the run."
+        if self.ended == "lost":
+            return self.lost or f"The {self.endpoint}'s agent is gone."
+        return self.lost
 
     def start(self, message: Message) -> None:
         """Tell the agent to begin."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from vchan_testbed.progress import Progress
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.validate import verdict as words_of_verdict
+from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, Start
 from vchan_testbed.validate.liveness import progress_of
 from vchan_testbed.validate.lost_tail import judged_up_to, lost_tails
@@ -24,6 +25,10 @@ from vchan_testbed.validate.verdict import DirectionVerdict, KnownUse, Place, Ve
 from vchan_testbed.validate.wording import Words
 
 MAXIMAL_SHOWN = 20
+LOOK = (
+    "see what it said last in the console folder of the run directory; where its death is the "
+    "experiment, name the outcome in `expect:`"
+)
 LOST = "The last records of an end are lost: in which state it ended is not known."
 
 
@@ -118,6 +123,10 @@ def _with_progress(
 ) -> DirectionVerdict:
     owner_of = case.tables.actions.owner_of
     judged = progress_of(replayed.ends, one.lanes.ring, case.evidence, owner_of)
+    if judged.word == "PROGRESS" and (dead := _dead(case)):
+        # Nothing is owed by the dead: a library that crashes at its first call would pass.
+        reason = f"The {dead} died before it was through: what it had still to do was not done."
+        return replace(base, progress_reason=reason, advice=LOOK, candidates=judged.candidates)
     return replace(
         base,
         progress=judged.word,
@@ -126,6 +135,12 @@ def _with_progress(
         due_action=judged.due_action,
         candidates=judged.candidates,
     )
+
+
+def _dead(case: Case) -> str:
+    """The ends that died by themselves or with their domains; those that were killed when the run
+    was over are none of them."""
+    return " and the ".join(role for role in ROLES if case.evidence.ended(role) in ("died", "lost"))
 
 
 def _counted(one: Prepared, replayed: Replayed, actions: ActionMap) -> DirectionVerdict:

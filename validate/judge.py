@@ -102,6 +102,7 @@ def _reach(found: Verdict, case: Case) -> Iterator[str]:
     lost = lost_tails(case.traces, case.endings, case.evidence)
     if case.evidence.facts.get("state") == "incomplete":
         yield "The run was not completed: its run.json says so."
+    yield from (str(message) for message in case.evidence.facts.get("messages") or ())
     for role in ROLES:
         ending = case.endings[role]
         if ending.left_out:

@@ -20,6 +20,7 @@ from histories import History, played
 from judging import judged, judged_scenario
 from library_model import Build, Scenario, simulate
 
+from vchan_testbed.errors import ExitStatus
 from vchan_testbed.tracer.format import Role
 
 BUILDS = (
@@ -103,3 +104,18 @@ def test_the_verdict_says_how_far_it_reaches(role: Role, tmp_path: Path) -> None
     _, verdict = judged_scenario(replace(ECHO, kill=(role, 60)), tmp_path)
     assert any(f"The {role} was cut off: one access more" in note for note in verdict.notes)
     assert all("not judged" in note for note in verdict.notes if "was cut off" in note)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_run_that_an_end_did_not_survive_has_not_passed(role: Role, tmp_path: Path) -> None:
+    """Nothing is owed to the dead: but a library that crashes at its second call is no good one."""
+    run = simulate(replace(ECHO, kill=(role, 150)))
+    facts = run.facts()
+    facts["endpoints"][role] = {"ended": "died", "signal": 11}
+    verdict = judged(run, tmp_path, facts=facts)
+    assert verdict.conformance in ("ACCEPTED", "KNOWN")
+    assert verdict.progress == "INCONCLUSIVE"
+    assert f"The {role} died before it was through" in verdict.progress_reason
+    assert not verdict.expected
+    assert verdict.exit_status == ExitStatus.UNDECIDED
+    assert "console folder" in verdict.advice
