@@ -64,8 +64,11 @@ began=$(date +%s)
 report_seconds=${VCHAN_TESTBED_REPORT_SECONDS:-15}
 # This one is in the background, as apt-get would not hear of Ctrl-C there. Its sleep lets go of
 # the output: whoever reads that would wait for it after the end.
+# It ends with the log, too: the signal that ends it may come before it has let go of the traps of
+# the shell that it was forked from, and is lost then.
 report() {
-    while sleep "$report_seconds" >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+    trap - EXIT INT TERM
+    while sleep "$report_seconds" >/dev/null 2>&1 && [ -e "$log" ]; do
         echo "  $(($(date +%s) - began)) s: $(tail -n 1 "$log" | cut -c 1-80)"
     done
 }
