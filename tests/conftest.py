@@ -5,6 +5,7 @@ Tests take the types from here for checking only: `if TYPE_CHECKING: from confte
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
@@ -21,8 +22,9 @@ from typing import Any
 
 import pytest
 
+from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.hosts import ssh
-from vchan_testbed.guests.hosts.qemu import SshAccess
+from vchan_testbed.guests.hosts.qemu import QemuHost, SshAccess
 from vchan_testbed.guests.loopback import LoopbackWorld
 from vchan_testbed.tracer.reader import Trace, read_trace
 
@@ -259,6 +261,26 @@ def recorded(
     traces = pair.end()
     loopback_domains.give_back()
     return traces
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_on_xen(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Every machine that a test on Xen opens is counted before it is ended, if it still runs."""
+    counts: list[tuple[dict[str, int], dict[str, int]]] = []
+    leave = QemuHost.__exit__
+
+    def count_and_leave(host: QemuHost, *error: Any) -> None:
+        if error[0] is None:
+            with contextlib.suppress(TestbedError):
+                counts.append((host.baseline(), host.give_back()))
+        leave(host, *error)
+
+    if request.node.get_closest_marker("xen") is not None:
+        monkeypatch.setattr(QemuHost, "__exit__", count_and_leave)
+    yield
+    assert [after for _, after in counts] == [before for before, _ in counts]
 
 
 @pytest.fixture

@@ -27,6 +27,9 @@ async def counts() -> dict[str, int]:
     - keys: nodes of xenstore that are channels' (keys.py), and vif back ends
     - vifs, bridges: network interfaces named vif* and vtb*
     - processes: agents in dom0, and `xl create`s that stayed behind
+
+    What a guest has given out itself, its ports and its grants, is not seen from here; it goes with
+    the guest, which is why the domains are ended before the second count.
     """
     links = await _interfaces()
     return {

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from vchan_testbed.cache import cache_dir
-from vchan_testbed.errors import TestbedError
+from vchan_testbed.cli import main
+from vchan_testbed.errors import ExitStatus, TestbedError
 from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.frames import Message
 from vchan_testbed.guests.hosts import startup, warm
@@ -265,3 +269,25 @@ def test_a_machine_that_is_silent_for_too_long_is_given_up(
     with pytest.raises(TestbedError, match="no sign of life") as caught:
         starter(images, experiment, tmp_path / "console.txt").cold(tmp_path)
     assert caught.value.next_step
+
+
+def test_a_run_whose_machine_does_not_boot_says_so_once_and_keeps_its_console(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for kind in set(SHARED_KINDS) - {"images"}:
+        (cache / kind).symlink_to(cache_dir() / kind)
+    broken = cache / "images" / images.xen.parent.name
+    shutil.copytree(images.xen.parent, broken)
+    (broken / images.dom0.name).write_bytes(b"")
+    monkeypatch.setenv("VCHAN_TESTBED_CACHE", str(cache))
+    out = tmp_path / "run"
+    ran = CliRunner().invoke(main, ["run", "--host", "qemu", "--out", str(out)])
+    assert ran.exit_code == ExitStatus.TESTBED_FAILED
+    assert "Traceback" not in ran.output
+    assert ran.output.count("Error:") == 1
+    assert "ended while it booted" in ran.output
+    assert f"What was collected is in {out}" in ran.output
+    assert json.loads((out / "run.json").read_text())["state"] == "incomplete"
+    assert any("panic" in log.read_text() for log in (out / "console").iterdir())
