@@ -71,6 +71,8 @@ s_spurious, r_spurious | NOTIFY of the peer's other direction, of its connecting
                 |   UNSHARE_PAGE or UNMAP_PAGE in close; BIND_INTERDOMAIN of the side itself
 s_die, r_die    | none: nobody is left to write one; hidden, and only after the last step of
                 |   a side of which it is known that it died
+s_peek, r_peek, s_peek_live, r_peek_live | a LOAD of the peer's index or live byte that decides
+                |   nothing: no action, the spec stutters, but the value has to be the one there
 ***********************************************************************************)
 EXTENDS Integers, Stream
 
