@@ -19,6 +19,7 @@ from vchan_testbed.guests.experiment_model import (
     ring_bytes,
 )
 from vchan_testbed.guests.rings import standing_still
+from vchan_testbed.guests.workload import STREAM_BYTES_MAX
 
 OF_NO_DIRECTION = ("pause", "await_hold")
 COMMON_ENTRIES = ("at", "do", "nth")
@@ -35,9 +36,11 @@ def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
     for endpoint in ENDPOINTS:
         for number, operation in enumerate(experiment.operations(endpoint)):
             _check_operation(source, (endpoint, number), experiment, endpoint, operation)
+        _check_total(source, experiment, endpoint)
         _check_awaited(source, experiment, endpoint)
     for number, fault in enumerate(experiment.faults):
         _check_fault(source, ("faults", number), fault)
+    _check_expectation(source, experiment)
     expect = experiment.expect
     wrong: list[tuple[Where, str, str]] = []
     if expect.progress == "PROGRESS":
@@ -80,6 +83,33 @@ def _check_operation(
                 f"a packet of {largest} bytes over a ring of {ring} bytes",
                 "A packet has to fit the ring: the library refuses others.",
             )
+
+
+def _check_total(source: Source, experiment: Experiment, endpoint: str) -> None:
+    total = sum(o.bytes for o in experiment.operations(endpoint) if o.do in SENDING)
+    if total > STREAM_BYTES_MAX:
+        raise source.error(
+            (endpoint,),
+            f"the {endpoint} writes {total} bytes",
+            f"Expected {STREAM_BYTES_MAX} at most: each byte tells its position in the stream.",
+        )
+
+
+def _check_expectation(source: Source, experiment: Experiment) -> None:
+    """What is expected together has to be what one verdict can say."""
+    expect = experiment.expect
+    if expect.known and expect.conformance != "KNOWN":
+        raise source.error(
+            ("expect", "known"),
+            f"known deviations are expected, and {expect.conformance}",
+            "Expected conformance: KNOWN beside them.",
+        )
+    if expect.fault_of is not None and expect.progress != "VIOLATION":
+        raise source.error(
+            ("expect", "fault_of"),
+            f"a fault is expected, and {expect.progress}",
+            "Expected progress: VIOLATION beside it: nothing else is a fault.",
+        )
 
 
 def _check_fault(source: Source, where: Where, fault: Fault) -> None:

@@ -55,6 +55,10 @@ class Source:
             raise InputError(
                 f"{name}:{line}: not YAML: {problem}", next_step="Mend that line."
             ) from error
+        except RecursionError:
+            raise InputError(
+                f"{name}:1: it is nested too deep to be read", next_step="Mend its brackets."
+            ) from None
         self._refuse_repeated()
 
     def line(self, where: Where) -> int:

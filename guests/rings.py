@@ -1,7 +1,8 @@
 """Plays an experiment's bytes through its rings, to see whether it can end at all.
 
-Each end has one list of blocking calls and each ring one writer and one reader: whether they come
-to an end does not depend on who runs when, so one order of turns is enough.
+Each lane is one list of calls of which each is repeated until it is done, whether it blocks or not,
+and each ring has one writer and one reader: whether they come to an end does not depend on who runs
+when, so one order of turns is enough.
 """
 
 from __future__ import annotations
@@ -16,15 +17,25 @@ from vchan_testbed.guests.experiment_model import (
     Operation,
     ring_bytes,
 )
+from vchan_testbed.guests.workload import LANES
+
+CALLS_MAX = 100_000
+"""Calls that are played one by one: where packets meet a stream. More say nothing new."""
 
 
 @dataclass
-class _End:
-    """One end: its operations, where it is in them, and the ring that it writes."""
-
-    operations: tuple[Operation, ...]
+class _Ring:
     room_bytes: int
     filled_bytes: int = 0
+
+
+@dataclass
+class _Lane:
+    """Operations in their order, with their places in the endpoint's list."""
+
+    operations: tuple[tuple[int, Operation], ...]
+    out: _Ring
+    into: _Ring
     at: int = 0
     done_bytes: int = 0
     calls: int = 0
@@ -33,6 +44,23 @@ class _End:
     def through(self) -> bool:
         return self.at == len(self.operations)
 
+    @property
+    def operation(self) -> Operation:
+        return self.operations[self.at][1]
+
+    @property
+    def missing_bytes(self) -> int:
+        return self.operation.bytes - self.done_bytes
+
+    def does(self, *what: str) -> bool:
+        return not self.through and self.operation.do in what
+
+    def move(self, count: int) -> None:
+        """So many bytes of the operation are done."""
+        self.done_bytes += count
+        if not self.missing_bytes:
+            self.next()
+
     def next(self) -> None:
         self.at, self.done_bytes, self.calls = self.at + 1, 0, 0
 
@@ -40,60 +68,89 @@ class _End:
 def standing_still(experiment: Experiment) -> dict[str, int]:
     """Which endpoints never get past which operation: endpoint -> index in its list.
 
-    Empty for what does not block, or has a thread for each direction: nothing is said of those.
+    Empty when all end, or when that would take too long to find out.
     """
-    if not experiment.channel.blocking or experiment.channel.threads != "one":
-        return {}
-    ends = {
-        name: _End(experiment.operations(name), ring_bytes(experiment.channel, name, writes=True))
-        for name in ENDPOINTS
-    }
-    server, client = ends["server"], ends["client"]
-    while _turn(server, client) or _turn(client, server):
-        pass
-    return {name: end.at for name, end in ends.items() if not end.through}
+    rings = {name: _Ring(ring_bytes(experiment.channel, name, writes=True)) for name in ENDPOINTS}
+    server, client = (
+        _lanes(experiment, name, rings[name], rings[peer])
+        for name, peer in (ENDPOINTS, ENDPOINTS[::-1])
+    )
+    for _ in range(CALLS_MAX):
+        if not (_flow(server, client) or _flow(client, server)) and not (
+            _turn(server, client) or _turn(client, server)
+        ):
+            stuck = {
+                name: [lane.operations[lane.at][0] for lane in lanes if not lane.through]
+                for name, lanes in (("server", server), ("client", client))
+            }
+            return {name: min(places) for name, places in stuck.items() if places}
+    return {}
 
 
-def _turn(end: _End, peer: _End) -> bool:
-    """Go on with one end until it would wait; whether anything moved."""
-    moved = False
-    while not end.through and _step(end, peer):
-        moved = True
-    return moved
+def _lanes(experiment: Experiment, name: str, out: _Ring, into: _Ring) -> list[_Lane]:
+    """One for each thread, or for each direction that one thread serves."""
+    numbered = tuple(enumerate(experiment.operations(name)))
+    if experiment.channel.threads == "one":
+        return [_Lane(numbered, out, into)]
+    return [_Lane(tuple((n, o) for n, o in numbered if o.do in side), out, into) for side in LANES]
 
 
-def _step(end: _End, peer: _End) -> bool:
-    operation = end.operations[end.at]
-    if operation.do == "read_to_end":
-        moved = peer.filled_bytes > 0
-        peer.filled_bytes = 0
-        if peer.through:
-            end.next()
-        return moved or peer.through
-    if operation.do not in SENDING | RECEIVING:
-        end.next()
+def _flow(writers: list[_Lane], readers: list[_Lane]) -> bool:
+    """Where a stream is written and read, let as much through as both have left, at once."""
+    for writer in writers:
+        for reader in readers:
+            if writer.does("write") and reader.does("read", "read_to_end"):
+                ring = writer.out
+                there = ring.filled_bytes + writer.missing_bytes
+                count = min(there, reader.missing_bytes) if reader.does("read") else there
+                written = max(0, count - ring.filled_bytes)
+                ring.filled_bytes += written - count
+                writer.move(written)
+                if reader.does("read"):
+                    reader.move(count)
+                return True
+    return False
+
+
+def _turn(lanes: list[_Lane], peer: list[_Lane]) -> bool:
+    """One call of each lane that need not wait; whether anything moved."""
+    peer_closed = all(lane.through for lane in peer)
+    return any(_step(lane, peer_closed) for lane in lanes if not lane.through)
+
+
+def _step(lane: _Lane, peer_closed: bool) -> bool:
+    do = lane.operation.do
+    if do == "read_to_end":
+        moved = lane.into.filled_bytes > 0
+        lane.into.filled_bytes = 0
+        if peer_closed:
+            lane.next()
+        return moved or peer_closed
+    if do not in SENDING | RECEIVING:
+        lane.next()
         return True
-    count = _movable(end, peer, operation)
-    if operation.do in SENDING:
-        end.filled_bytes += count
+    count = _movable(lane)
+    if do in SENDING:
+        lane.out.filled_bytes += count
     else:
-        peer.filled_bytes -= count
-    end.done_bytes += count
-    end.calls += 1
-    if end.done_bytes == operation.bytes:
-        end.next()
+        lane.into.filled_bytes -= count
+    if count:
+        lane.calls += 1
+        lane.move(count)
     return count > 0
 
 
-def _movable(end: _End, peer: _End, operation: Operation) -> int:
+def _movable(lane: _Lane) -> int:
     """How many bytes the next call moves: any number for a stream, all or none for a packet."""
-    sending = operation.do in SENDING
-    there = end.room_bytes - end.filled_bytes if sending else peer.filled_bytes
-    missing = operation.bytes - end.done_bytes
+    operation = lane.operation
+    if operation.do in SENDING:
+        there = lane.out.room_bytes - lane.out.filled_bytes
+    else:
+        there = lane.into.filled_bytes
     if operation.do not in ("send", "recv"):
-        return min(missing, there)
+        return min(lane.missing_bytes, there)
     sizes = [size for size in operation.sizes if isinstance(size, int)]
     # Sizes drawn from a seed are not known here: they are taken for the smallest one.
-    size = sizes[end.calls % len(sizes)] if len(sizes) == len(operation.sizes) else min(sizes)
-    packet = min(size, missing)
+    size = sizes[lane.calls % len(sizes)] if len(sizes) == len(operation.sizes) else min(sizes)
+    packet = min(size, lane.missing_bytes)
     return packet if packet <= there else 0

@@ -18,6 +18,12 @@ KEYS = {"left": 0x6C65_6674_0000_0000, "right": 0x7269_6768_0000_0000}
 """The upper half of every word: which direction it belongs to."""
 
 
+STREAM_BYTES_MAX = WORD_BYTES << 32
+"""The lower half of a word counts no further."""
+LANES = (("write", "send", "buffer_space"), ("read", "recv", "read_to_end", "data_ready"))
+"""What the two lanes of an endpoint do that has one for each direction: out and in."""
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """Where received bytes differ from what was due.

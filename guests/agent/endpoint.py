@@ -16,8 +16,6 @@ from vchan_testbed.guests import workload
 
 WRITES = {"client": "left", "server": "right"}
 READS = {"client": "right", "server": "left"}
-LANES = (("write", "send", "buffer_space"), ("read", "recv", "read_to_end", "data_ready"))
-"""What the two lanes of a duplex endpoint do: out and in."""
 
 Operation = dict[str, Any]
 Moved = TypeVar("Moved", int, bytes)
@@ -131,7 +129,9 @@ class Endpoint:
         if not self._plan.duplex:
             self._drive([self._lane(numbered)])
             return self.result
-        lanes = [self._lane([(n, o) for n, o in numbered if o["do"] in side]) for side in LANES]
+        lanes = [
+            self._lane([(n, o) for n, o in numbered if o["do"] in side]) for side in workload.LANES
+        ]
         if self._plan.blocking:
             with ThreadPoolExecutor(len(lanes)) as pool:
                 for lane in [pool.submit(self._drive, [lane]) for lane in lanes]:

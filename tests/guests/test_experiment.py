@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -278,3 +279,99 @@ def test_a_ring_inside_of_the_page_is_one_of_each_size() -> None:
     # Both ask for 1 KiB: the second gets 2 KiB, so that two such writes fit.
     text = MUTUAL.replace("right_ring_bytes: 2048", "right_ring_bytes: 1024") % (2048, 2048)
     assert "has said that it read" in refused(text)[1]
+
+
+def no_block(text: str) -> str:
+    return text.replace("channel: {", "channel: {blocking: false, ")
+
+
+def duplex(text: str) -> str:
+    return text.replace("channel: {", "channel: {threads: duplex, ")
+
+
+def test_calls_that_do_not_block_wait_for_each_other_all_the_same() -> None:
+    """Each is repeated until it is done, and the next one waits for that."""
+    assert "would wait for ever" in refused(no_block(MUTUAL % (2049, 2049)))[1]
+    assert "would wait for ever" in refused(no_block(PACKETS % "600"))[1]
+    assert parse_experiment(no_block(PACKETS % "500"), "x.yaml").channel.blocking is False
+
+
+def test_a_thread_for_each_direction_lets_both_write_more_than_a_ring() -> None:
+    """But for the acknowledgement, which has no place there."""
+    assert "has said that it read" in refused(duplex(MUTUAL % (2049, 2049)))[1]
+
+
+BOTH_TO_END = """\
+name: both
+channel: {left_ring_bytes: 1024}
+server:
+  - write: {bytes: 8, sizes: 8}
+  - read_to_end: {sizes: 8}
+client:
+  - write: {bytes: 8, sizes: 8}
+  - read_to_end: {sizes: 8}
+"""
+
+
+@pytest.mark.parametrize("change", [str, no_block, duplex])
+def test_both_reading_until_the_other_closes_is_refused(change: Callable[[str], str]) -> None:
+    at, finding, _ = refused(change(BOTH_TO_END))
+    assert at == 5
+    assert "the server in its operation 2 and the client in its operation 2" in finding
+
+
+def test_a_packet_that_does_not_fit_is_waited_for_and_not_passed_over() -> None:
+    # 700 fit; 500 more do not, and what comes after them may not come before.
+    text = (PACKETS % "[700, 500, 100]").replace("bytes: 2000", "bytes: 1300")
+    assert "the client in its operation 1" in refused(text)[1]
+
+
+LARGE = """\
+name: large
+server:
+  - read: {bytes: %d, sizes: 4096}
+  - write: {bytes: 8, sizes: 8}
+  - read_to_end: {sizes: 8}
+client:
+  - write: {bytes: %d, sizes: 64}
+  - read: {bytes: 8, sizes: 8}
+  - close
+"""
+
+
+def test_the_largest_stream_is_played_at_once() -> None:
+    assert parse_experiment(LARGE % (1 << 35, 1 << 35), "x.yaml").name == "large"
+
+
+@pytest.mark.parametrize("bytes", [(1 << 35) + 1, 10**40])
+def test_a_stream_whose_positions_cannot_be_told_is_refused(bytes: int) -> None:
+    at, finding, expectation = refused(LARGE % (bytes, bytes))
+    assert at == 6
+    assert f"writes {bytes} bytes" in finding
+    assert str(1 << 35) in expectation
+
+
+def test_packets_without_number_are_left_to_the_run() -> None:
+    text = (LARGE % (1 << 34, 1 << 34)).replace("- read: {bytes: 1", "- recv: {bytes: 1")
+    assert parse_experiment(text.replace("sizes: 4096", "sizes: 1"), "x.yaml").name == "large"
+
+
+@pytest.mark.parametrize(
+    ("expect", "found", "expected"),
+    [
+        ("known: [L1]", "and ACCEPTED", "conformance: KNOWN"),
+        ("fault_of: event channel", "and PROGRESS", "progress: VIOLATION"),
+        ("progress: STALLED, fault_of: kernel", "and STALLED", "progress: VIOLATION"),
+    ],
+)
+def test_expectations_that_no_verdict_meets_are_refused(
+    expect: str, found: str, expected: str
+) -> None:
+    at, finding, expectation = refused(GOOD + f"expect: {{{expect}}}\n")
+    assert at == 12
+    assert found in finding
+    assert expected in expectation
+
+
+def test_brackets_without_end_are_an_error_and_no_traceback() -> None:
+    assert "nested too deep" in refused(GOOD + "about: " + "[" * 5000 + "]" * 5000)[1]
