@@ -90,7 +90,9 @@ class Replay:
                 piece = self._follow(self._pieces, number, wide=True)
             if piece.rejected:
                 piece = self._explained(piece)
-            if not piece.result.accepted:
+            if piece.rejected or piece.result.undecided:
+                # Of an undecided one some end states may be known. What comes next, and what is
+                # said of progress, needs all of them.
                 return self._stopped(piece.result)
         return self._result(self._pieces[-1].result.ends if self._pieces else ())
 

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from judging import judged
+from judging import judged, options
 from library_model import Run, Scenario, simulate
 from mutations import Change, double, drop, sets, swap
+from spec_model import follow_by_hand
 
 from vchan_testbed.tracer.format import Records, Role
 from vchan_testbed.tracer.layout import Kind
 from vchan_testbed.validate.cuts import Size
+from vchan_testbed.validate.judge import judge_traces
+from vchan_testbed.validate.lanes import FollowResult
 from vchan_testbed.validate.verdict import Verdict
 
 LONG = Scenario(
@@ -182,3 +185,23 @@ def test_there_are_many_pieces(tmp_path: Path) -> None:
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > 10
     assert counts[-1] > 1
+
+
+def test_from_a_piece_of_which_not_all_ends_are_known_nothing_goes_on(tmp_path: Path) -> None:
+    """A search that met its bound may have found an end, and not the one that the run took."""
+    pieces = []
+
+    def bounded(*asked: Any, **more: Any) -> FollowResult:
+        found = follow_by_hand(*asked, **more)
+        pieces.append(found)
+        return replace(found, undecided="states, 10")
+
+    run = simulate(LONG)
+    paths = run.write(tmp_path)
+    judge = replace(options(Size(steps=25)), judge=bounded)
+    verdict = judge_traces(paths["server"], paths["client"], run.facts(), options=judge)
+    assert (verdict.conformance, verdict.progress) == ("UNDECIDED", "INCONCLUSIVE")
+    assert "states, 10" in verdict.reason
+    # One of each direction.
+    assert len(pieces) == 2
+    assert all(piece.ends for piece in pieces)
