@@ -11,8 +11,10 @@ from collections.abc import Callable
 READ_BYTES = 1 << 16
 READS_A_TURN = 16
 QUEUED_BYTES_MAX = 1 << 20
-HANG_UP_SECONDS = 0.25
-"""How long a port has to be without a client before that counts as a hang-up."""
+HANG_UP_SECONDS = 5.0
+"""How long a port has to be without a client before that counts as a hang-up. On a busy machine the
+kernel was seen to learn of a new client more than a quarter of a second after its first data; the
+next client's hello ends the session before it in any case."""
 
 
 class Port:
@@ -42,6 +44,7 @@ class Port:
         self._queued_bytes = 0
         self._drained = asyncio.Event()
         self._drained.set()
+        self._pieces = 0
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
         if read_fd == write_fd:
@@ -97,6 +100,7 @@ class Port:
             if not data:
                 self._at_end()
                 return
+            self._pieces += 1
             self._on_data(data)
         self._loop.call_soon(self._read, READS_A_TURN)
 
@@ -112,10 +116,11 @@ class Port:
         if self._read_fd != self._write_fd:
             self._on_hang_up()
         else:
-            self._loop.call_later(HANG_UP_SECONDS, self._look_whether_gone)
+            self._loop.call_later(HANG_UP_SECONDS, self._look_whether_gone, self._pieces)
 
-    def _look_whether_gone(self) -> None:
-        if self._epoll.closed:
+    def _look_whether_gone(self, pieces: int) -> None:
+        # Who has spoken since then is there, or will be missed by an end of its own.
+        if self._epoll.closed or pieces != self._pieces:
             return
         poll = select.poll()
         poll.register(self._read_fd, select.POLLIN)
