@@ -24,7 +24,7 @@ from vchan_testbed.validate.table import Side
 
 Ints = npt.NDArray[np.int64]
 
-STEPS_IN_A_PIECE = 100_000
+STEPS_IN_A_PIECE = 200_000
 BYTES_IN_A_PIECE = 1 << 29
 """A piece's stream positions have to stay small: TLC counts to 2**31."""
 

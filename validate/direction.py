@@ -34,6 +34,8 @@ class DirectionLanes:
     needs: tuple[str, ...]
     goes_first: Mapping[Side, Ints] = field(default_factory=dict)
     """What `Lane.goes_first` says of the whole lanes."""
+    comes_after: Mapping[Side, Ints] = field(default_factory=dict)
+    """What `Lane.comes_after` says of the whole lanes."""
     overlap: int = 0
     """Calls of one side that saw the other side move while they ran."""
 
@@ -46,25 +48,32 @@ class DirectionLanes:
         """The sender's or the receiver's."""
         return self.sender if side == "s" else self.receiver
 
+    def whole(self) -> Lanes:
+        """The lanes, with how an end died."""
+        ends = (len(self.sender), len(self.receiver))
+        sender, receiver = Lane(self.sender), Lane(self.receiver)
+        return Lanes(self._ending("s", sender, ends[0]), self._ending("r", receiver, ends[1]))
+
     def piece(
-        self,
-        first: tuple[int, int] = (0, 0),
-        last: tuple[int, int] | None = None,
-        stop: Side | None = None,
+        self, first: tuple[int, int], last: tuple[int, int], stop: Side | None = None
     ) -> Lanes:
-        """The lanes between two places; how an end died belongs to the last piece alone."""
-        last = last or (len(self.sender), len(self.receiver))
-        sender, receiver = self._part("s", first, last[0]), self._part("r", first, last[1])
+        """The lanes between two places, with what only the whole tells of their order.
+
+        How an end died belongs to the last piece alone.
+        """
+        sender, receiver = self._part("s", first, last), self._part("r", first, last)
         if stop:
             return Lanes(sender, receiver, stop=stop)
-        if first == (0, 0) and last == (len(self.sender), len(self.receiver)):
-            # The whole tells by itself what goes first.
-            sender, receiver = (replace(one, goes_first=None) for one in (sender, receiver))
         return Lanes(self._ending("s", sender, last[0]), self._ending("r", receiver, last[1]))
 
-    def _part(self, side: Side, first: tuple[int, int], last: int) -> Lane:
-        steps = self.lane(side)[first[side == "r"] : last]
-        return Lane(steps, goes_first=self._goes_first(side, first, last))
+    def _part(self, side: Side, first: tuple[int, int], last: tuple[int, int]) -> Lane:
+        mine, other = (0, 1) if side == "s" else (1, 0)
+        part = slice(first[mine], last[mine])
+        told: list[Ints | None] = [
+            counted_from(column[side][part], first[other]) if side in column else None
+            for column in (self.goes_first, self.comes_after)
+        ]
+        return Lane(self.lane(side)[part], goes_first=told[0], comes_after=told[1])
 
     def _ending(self, side: Side, lane: Lane, last: int) -> Lane:
         ending = self.endings[side]
@@ -76,12 +85,6 @@ class DirectionLanes:
             # raises nothing: to wait for that event for ever is nobody's fault.
             death = "may"
         return replace(lane, unlogged=ending.unlogged, death=death)
-
-    def _goes_first(self, side: Side, first: tuple[int, int], last: int) -> Ints | None:
-        if side not in self.goes_first:
-            return None
-        mine, other = (first[0], first[1]) if side == "s" else (first[1], first[0])
-        return counted_from(self.goes_first[side][mine:last], other)
 
     def _never_connects(self, side: Side) -> bool:
         return side == "r" and self.params.connects and not len(self.receiver.where("r_connect"))

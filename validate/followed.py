@@ -48,9 +48,14 @@ def followed(case: Case, judge: Follow | None, progress: Progress) -> Verdict:
 
 def _tlc(actions: ActionMap) -> Follow:
     def judged(
-        lanes: Lanes, params: SpecParams, starts: Sequence[Start] | None, progress: Progress
+        lanes: Lanes,
+        params: SpecParams,
+        starts: Sequence[Start] | None,
+        progress: Progress,
+        *,
+        explain: bool = True,
     ) -> FollowResult:
-        return follow(lanes, params, starts, progress=progress, actions=actions)
+        return follow(lanes, params, starts, progress=progress, actions=actions, explain=explain)
 
     return judged
 

@@ -64,6 +64,9 @@ class Lane:
     """For each step, how many of the other lane's steps must be done before it may be taken in
     front of all others; None: to be worked out from these lanes. Part of a longer trace, they do
     not have all that it depends on."""
+    comes_after: npt.NDArray[np.int64] | None = field(default=None, compare=False)
+    """For each step, how many of the other lane's steps came before it, as all the trace's values
+    tell; None: nothing is known of it. Where these orders lead to an end, no others are tried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,21 @@ One lane's order is the program's. Between the lanes: who read an index read it 
 and before it was stored again; the k-th effective setting of a notify bit comes before the k-th
 effective clearing; a live byte goes from 1 to 0 once; the n-th wake-up needs n events. For each
 step of a lane this gives the number of the other lane's steps that must be done before it.
+
+Both directions' steps were made by the same two threads. What the values of one direction order is
+so for the other one too: of two that only hand on each other's wake-ups, while all bytes go the
+other way, nothing else tells how far apart they can have been.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from vchan_testbed.tracer.format import Role
 from vchan_testbed.validate.lanes import SpecParams
 from vchan_testbed.validate.merge import LaneSteps
 
@@ -75,13 +81,59 @@ def _running(needs: Ints) -> Ints:
     return np.maximum.accumulate(needs) if len(needs) else needs
 
 
+def orders_together(
+    directions: Sequence[tuple[LaneSteps, LaneSteps, Order]],
+) -> Iterator[RunningOrder]:
+    """The order that the values of all directions together ask for, for each direction.
+
+    A direction is its two lanes, the sender's first, and the order by its own values.
+    """
+    rows: dict[Role, Ints] = {}
+    for sender, receiver, order in directions:
+        for mine, other, needs in (
+            (sender, receiver, order.sender),
+            (receiver, sender, order.receiver),
+        ):
+            known = rows.get(mine.role, np.empty(0, np.int64))
+            rows[mine.role] = _rows_needed(known, mine, other, needs)
+    needed = {role: _running(column) for role, column in rows.items()}
+    for sender, receiver, _ in directions:
+        yield RunningOrder(
+            _steps_needed(needed[sender.role], sender, receiver),
+            _steps_needed(needed[receiver.role], receiver, sender),
+        )
+
+
+def _rows_needed(known: Ints, mine: LaneSteps, other: LaneSteps, needs: Ints) -> Ints:
+    """By row of one end: the row of the other end that comes before it, -1 for none."""
+    length = max(len(known), int(mine.rows.max(initial=-1)) + 1)
+    found = np.full(length, -1, np.int64)
+    found[: len(known)] = known
+    some = needs > 0
+    _raise_to(found, mine.rows[some], other.rows[needs[some] - 1])
+    return found
+
+
+def _steps_needed(rows_needed: Ints, mine: LaneSteps, other: LaneSteps) -> Ints:
+    """The same in steps of the other lane.
+
+    A step can stand in its lane before one of an earlier row (a load that was brought forward); it
+    asks for no more than that one does, and to be asked for, both have to be.
+    """
+    if not len(mine) or not len(other):
+        return np.zeros(len(mine), np.int64)
+    rows = rows_needed[np.minimum.accumulate(mine.rows[::-1])[::-1]]
+    return np.searchsorted(np.maximum.accumulate(other.rows), rows, side="right").astype(np.int64)
+
+
 def order_of(sender: LaneSteps, receiver: LaneSteps, params: SpecParams) -> Order:
     """The order that the values of both lanes ask for."""
     before_sender = np.zeros(len(sender), np.int64)
     before_receiver = np.zeros(len(receiver), np.int64)
+    sending, receiving = _sender_view(sender, params), _receiver_view(receiver, params)
     for mine, others, before_mine, before_others in (
-        (_sender_view(sender, params), _receiver_view(receiver), before_sender, before_receiver),
-        (_receiver_view(receiver), _sender_view(sender, params), before_receiver, before_sender),
+        (sending, receiving, before_sender, before_receiver),
+        (receiving, sending, before_receiver, before_sender),
     ):
         _reads_of_the_index(mine, others, before_mine, before_others)
         _closing(mine, others, before_mine, before_others)
@@ -133,7 +185,7 @@ def _sender_view(lane: LaneSteps, params: SpecParams) -> _View:
     )
 
 
-def _receiver_view(lane: LaneSteps, port_at_start: int = 0) -> _View:
+def _receiver_view(lane: LaneSteps, params: SpecParams) -> _View:
     reads = lane.where("r_have", "r_have_again", "r_peek")
     return _View(
         lane=lane,
@@ -145,7 +197,7 @@ def _receiver_view(lane: LaneSteps, port_at_start: int = 0) -> _View:
         takes=lane.where("r_wait", "r_stolen"),
         own_events=lane.where("r_spurious"),
         events=lane.where("r_raise", "r_close_raise", "s_spurious"),
-        port_at_start=port_at_start,
+        port_at_start=params.receiver_port,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from vchan_testbed.validate.cuts import Cut, Size, cuts_of
 from vchan_testbed.validate.direction import DirectionLanes, direction_lanes
 from vchan_testbed.validate.endings import Ending, ending_of
 from vchan_testbed.validate.evidence import ROLES, Evidence
-from vchan_testbed.validate.order import Order, order_of
-from vchan_testbed.validate.table import DIRECTIONS, TABLE, RecordTable, load_table
+from vchan_testbed.validate.order import Order, order_of, orders_together
+from vchan_testbed.validate.table import DIRECTIONS, TABLE, RecordTable, Side, load_table
 from vchan_testbed.validate.tlc.actions import ActionMap, load_action_map
+from vchan_testbed.validate.tlc.columns import Ints
 from vchan_testbed.validate.tlc.indices import overlap
 from vchan_testbed.validate.tlc.rows import AtStart, goes_first
 
@@ -127,29 +128,41 @@ def prepare(
     evidence = Evidence(facts or {})
     endings = {role: ending_of(trace, evidence) for role, trace in traces.items()}
     tables = tables or load_tables()
-    directions = tuple(
-        _prepared(
-            direction_lanes(tables.records, direction, traces, endings, evidence),
-            tables.actions,
-            size or Size(),
-        )
+    lanes = [
+        direction_lanes(tables.records, direction, traces, endings, evidence)
         for direction in DIRECTIONS
-    )
+    ]
+    directions = tuple(_prepared(lanes, tables.actions, size or Size()))
     return Case(traces, endings, evidence, directions, tables, _pairing(traces, endings))
 
 
-def _prepared(lanes: DirectionLanes, actions: ActionMap, size: Size) -> Prepared:
-    order = order_of(lanes.sender, lanes.receiver, lanes.params)
-    at_start = {name: bit.at_start(lanes.params) for name, bit in actions.bits.items()}
-    sides = (lanes.sender, lanes.receiver)
-    lanes = replace(
-        lanes,
-        goes_first=goes_first(*sides, actions, lanes.params.ring_bytes, AtStart(0, at_start)),
-        overlap=overlap(lanes.piece(), actions),
+def _prepared(
+    directions: Sequence[DirectionLanes], actions: ActionMap, size: Size
+) -> Iterator[Prepared]:
+    orders = [order_of(one.sender, one.receiver, one.params) for one in directions]
+    together = orders_together(
+        [(one.sender, one.receiver, own) for one, own in zip(directions, orders, strict=True)]
     )
+    for lanes, own, of_all in zip(directions, orders, together, strict=True):
+        told = replace(
+            lanes,
+            goes_first=_goes_first(lanes, actions),
+            comes_after={"s": of_all.sender, "r": of_all.receiver},
+            overlap=overlap(lanes.whole(), actions),
+        )
+        yield Prepared(told, own, own.cycle(), _cuts(lanes, own, size))
+
+
+def _goes_first(lanes: DirectionLanes, actions: ActionMap) -> Mapping[Side, Ints]:
+    at_start = {name: bit.at_start(lanes.params) for name, bit in actions.bits.items()}
+    known = AtStart(0, at_start)
+    return goes_first(lanes.sender, lanes.receiver, actions, lanes.params.ring_bytes, known)
+
+
+def _cuts(lanes: DirectionLanes, order: Order, size: Size) -> tuple[Cut, ...]:
     ended = lanes.endings.items()
     cut_off = frozenset(side for side, end in ended if end.unlogged or end.death != "no")
-    return Prepared(lanes, order, order.cycle(), cuts_of(*sides, order.running(), size, cut_off))
+    return cuts_of(lanes.sender, lanes.receiver, order.running(), size, cut_off)
 
 
 def _pairing(traces: Mapping[Role, Trace], endings: Mapping[Role, Ending]) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from typing import Protocol
 
 from vchan_testbed.progress import Progress
 from vchan_testbed.validate.cuts import Cut
@@ -22,8 +23,20 @@ from vchan_testbed.validate.lanes import EndState, FollowResult, Lanes, Position
 STEPS_BACK = 1000
 """A deviation may have been needed so many steps before the piece that is rejected without it."""
 
-Follow = Callable[[Lanes, SpecParams, Sequence[Start] | None, Progress], FollowResult]
-"""The judge: TLC, or what stands in for it."""
+
+class Follow(Protocol):
+    """The judge: TLC, or what stands in for it."""
+
+    def __call__(
+        self,
+        lanes: Lanes,
+        params: SpecParams,
+        starts: Sequence[Start] | None,
+        progress: Progress,
+        *,
+        explain: bool = True,
+    ) -> FollowResult:
+        """Follow a piece. `explain` False: where it gets stuck, if it does, will not be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +148,7 @@ class Replay:
         lanes = self.lanes.piece(first, last, cut.side if cut else None)
         shown = _Shown(self.progress, self._title(number), self._began)
         shown.note(self._records(first))
-        result = self.judge(lanes, params, _moved(starts, first), shown)
+        result = self.judge(lanes, params, _moved(starts, first), shown, explain=use is None)
         self._states += result.states
         result = _counted(result, first)
         cramped = any(self._is_cramped(at, last, cut) for at in result.frontier)

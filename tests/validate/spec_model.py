@@ -333,6 +333,8 @@ def follow_by_hand(
     params: SpecParams,
     starts: Sequence[Start] | None = None,
     progress: Progress | None = None,
+    *,
+    explain: bool = True,
 ) -> FollowResult:
     """As `validate.tlc.follow.follow`, by a plain search through all orders."""
     model = Model(params)
@@ -352,7 +354,7 @@ def follow_by_hand(
     if ends:
         found = [_end(model, lanes, node) for node in ends]
         return _result(lanes, len(seen), ends=tuple(found))
-    return _result(lanes, len(seen), frontier=_frontier(model, seen))
+    return _result(lanes, len(seen), frontier=_frontier(model, seen) if explain else ())
 
 
 def _end(model: Model, lanes: Lanes, node: _Node) -> EndState:

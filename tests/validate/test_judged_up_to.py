@@ -70,7 +70,7 @@ def test_calls_that_do_not_block(tmp_path: Path) -> None:
 
 
 def test_a_bound_of_the_search(tmp_path: Path) -> None:
-    def at_its_bound(*_: Any) -> FollowResult:
+    def at_its_bound(*_: Any, **__: Any) -> FollowResult:
         return FollowResult(accepted=False, undecided="states, 100", ends=())
 
     paths = run_of(GOOD).write(tmp_path)

@@ -153,7 +153,7 @@ def cases_of(
     case = prepare(paths["server"], paths["client"], run.facts(), tables=TABLES)
     for one in case.directions:
         lanes = one.lanes
-        whole = lanes.piece((0, 0), (len(lanes.sender), len(lanes.receiver)))
+        whole = lanes.whole()
         yield Case(f"{name}, {lanes.direction}", whole, lanes.params)
 
 

@@ -175,6 +175,13 @@ class TestRejected:
         # Each candidate says what the spec would have shown.
         assert candidates(result, "r") == {("r_have", 3)}
 
+    @pytest.mark.parametrize("result", [2**32 + 3, -(2**32) + 3, -(2**63), 2**63 - 1])
+    def test_a_result_beyond_32_bits_is_wrong_and_nothing_else(self, result: int) -> None:
+        sender = WRITE_3.replace("s_return 3", f"s_return {result}")
+        found = follow(lanes(sender, READ_3), RING)
+        assert rejected_at(found) == {(6, 5)}
+        assert ("s_return", 3) in candidates(found, "s")
+
     def test_more_taken_than_there_is(self) -> None:
         result = follow(lanes(WRITE_3, READ_3.replace("r_take 3", "r_take 4")), RING)
         assert rejected_at(result) == {(7, 2)}
@@ -287,6 +294,11 @@ class TestNoVerdict:
     def test_more_bytes_than_positions(self) -> None:
         result = follow(lanes(f"s_call {2**31}", ""), RING)
         assert result.undecided.startswith("bytes")
+
+    def test_no_search_at_all_is_no_rejection(self) -> None:
+        # An assumption of the spec does not hold: TLC follows nothing, and ends without an error.
+        with pytest.raises(TestbedError, match="before it had tried"):
+            follow(lanes(WRITE_3, READ_3), replace(RING, ring_bytes=0))
 
     def test_a_step_that_its_lane_cannot_hold(self) -> None:
         for sender in ("r_have 0", "s_die", "s_dance"):

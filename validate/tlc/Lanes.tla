@@ -11,6 +11,7 @@ LaneAction(lane, done) == 0     \* number of the next action; 0 beyond the end
 LaneValue(lane, done)  == 1     \* the value that it shows; 1 beyond the end
 LaneAfter(lane, done)  == 0     \* steps of the other lane after which the next one may go first
 LaneRaises(lane, done) == 0     \* 1 or 2: the next step raises an event on that lane's port
+LaneNeeds(lane, done)  == 0     \* steps of the other lane that came before the next one
 
 Reached(sender, receiver) == TRUE   \* note a position; FALSE when the bound on states is met
 Wanted(sender, receiver)  == FALSE  \* its states are to be shown

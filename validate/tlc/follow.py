@@ -12,16 +12,16 @@ import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from vchan_testbed.errors import TestbedError
 from vchan_testbed.progress import Progress, Quiet
 from vchan_testbed.validate.lanes import (
-    Candidate,
     EndState,
     FollowResult,
     Lanes,
@@ -29,7 +29,6 @@ from vchan_testbed.validate.lanes import (
     SpecParams,
     Start,
     State,
-    Value,
 )
 from vchan_testbed.validate.tlc.actions import ActionMap, load_action_map
 from vchan_testbed.validate.tlc.columns import Columns, columns_of
@@ -39,22 +38,27 @@ from vchan_testbed.validate.tlc.module import (
     HERE,
     Search,
     config_text,
-    fair_actions,
     hidden_actions,
     module_name,
     module_text,
 )
-from vchan_testbed.validate.tlc.rebase import settled, size, with_first, without_first
+from vchan_testbed.validate.tlc.rebase import settled, size, without_first
 from vchan_testbed.validate.tlc.rows import AtStart, rows_of, write_rows
 from vchan_testbed.validate.tlc.runner import Limits, TlcJob, TlcOutput, run_tlc
-from vchan_testbed.validate.tlc.values import parse_value
-from vchan_testbed.validate.tlc.wakeups import as_intervals, as_numbers
+from vchan_testbed.validate.tlc.said import Reading
+from vchan_testbed.validate.tlc.wakeups import as_intervals
 
 BYTES_MAX = 2**30
 """Bytes of one direction that are followed in one go: positions have 32 bits in TLC."""
 
+CONSOLE_LINES = 40
+
 SHORT_STEPS = 400_000
 """Lanes with fewer steps are done before Java's optimising compiler pays (measured)."""
+
+FREE_STATES = 200_000
+FREE_STATES_A_STEP = 20
+"""How far all orders are searched: so many states at least, and so many for each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,9 @@ class Bounds:
     """Where a search stops, undecided."""
 
     states_max: int = 50_000_000
+    free_states_max: int = 0
+    """Where the orders that the values tell have led nowhere, and all others are searched too. At
+    this bound they are given up, and what the others gave counts. 0: by the number of steps."""
     seconds_max: float = 1800.0
     heap_mib: int = 0
     """0: a quarter of the memory that is free, between 512 and 4096 MiB."""
@@ -77,6 +84,7 @@ class _Task:
     actions: ActionMap
     bounds: Bounds
     search: Search
+    explain: bool
     progress: Progress
 
 
@@ -89,13 +97,17 @@ def follow(
     actions: ActionMap | None = None,
     bounds: Bounds | None = None,
     search: Search | None = None,
+    explain: bool = True,
 ) -> FollowResult:
     """Is some interleaving of `lanes` a behaviour of the spec, and where can it end?
 
     `starts` are the states in which the lanes are taken up, for example those in which the piece
-    before has ended; None means the spec's initial states. Raises TestbedError when TLC fails and
-    for a step that its lane cannot hold, ValueError for an empty `starts` and for a piece of longer
-    lanes (a stop, or a start within) that lacks `goes_first`.
+    before has ended; None means the spec's initial states. `explain` False: where lanes that are
+    rejected get stuck is not asked, and no orders are tried but those that the values tell.
+
+    Raises TestbedError when TLC fails and for a step that its lane cannot hold, ValueError for an
+    empty `starts` and for a piece of longer lanes (a stop, or a start within) that lacks
+    `goes_first`.
     """
     began = time.monotonic()
     if starts is not None and not starts:
@@ -113,6 +125,7 @@ def follow(
         actions=actions,
         bounds=bounds or Bounds(),
         search=search,
+        explain=explain,
         progress=progress or Quiet(),
     )
     too_long = _bytes(lanes, actions) > BYTES_MAX
@@ -120,30 +133,85 @@ def follow(
     return replace(result, seconds=time.monotonic() - began)
 
 
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What one search gave."""
+
+    search: Search
+    ends: list[tuple[EndState, int]]
+    bound: str
+    states: int
+
+    @property
+    def rejected(self) -> bool:
+        """There is no end, for sure."""
+        return not (self.ends or self.bound)
+
+
 def _followed(task: _Task) -> FollowResult:
     with tempfile.TemporaryDirectory(prefix="follow-") as name:
         folder = Path(name)
         rows = rows_of(task.lanes, task.actions, task.params.ring_bytes, _at_start(task))
         write_rows(folder / "lanes.csv", rows)
-        output = _run(task, folder, task.search)
-        ends = _ends(task, output.said)
-        bound = output.bound
-        if "BOUND 0" in output.said:
-            bound = f"states, {task.bounds.states_max}"
+        found = _found(task, folder)
+        bound = found.bound
         frontier: tuple[Position, ...] = ()
-        if not ends and not bound:
-            shutil.copy(folder / "reached.csv", folder / "wanted.csv")
-            explained = _run(task, folder, replace(task.search, explain=True))
-            frontier = _frontier(task, explained.said)
+        if found.rejected and task.explain:
+            bound, frontier = _explained(task, folder, found.search)
     return FollowResult(
-        accepted=bool(ends),
+        accepted=bool(found.ends),
         undecided=bound,
-        ends=tuple(end for end, _ in ends),
+        ends=tuple(end for end, _ in found.ends),
         frontier=frontier,
-        coverage=_coverage(task, ends, frontier),
+        coverage=_coverage(task, found.ends, frontier),
         overlap=overlap(task.lanes, task.actions),
-        states=output.distinct,
+        states=found.states,
     )
+
+
+def _found(task: _Task, folder: Path) -> _Searched:
+    """Search the orders that the values tell, if they are known, and all if those lead nowhere.
+
+    They are few, and one that was real is among them. Only what is no behaviour, in this direction
+    or in the other one, needs the others: to say how far it can be followed by itself. There can be
+    too many of them; then it goes no further than the orders that the values tell.
+    """
+    states_max = task.bounds.states_max
+    if task.lanes.sender.comes_after is None or task.lanes.receiver.comes_after is None:
+        return _searched(task, folder, task.search, states_max)
+    in_order = _searched(task, folder, replace(task.search, in_order=True), states_max)
+    if not (in_order.rejected and task.explain):
+        return in_order
+    shutil.move(folder / "reached.csv", folder / "reached_in_order.csv")
+    states_max = task.bounds.free_states_max
+    states_max = states_max or max(FREE_STATES, FREE_STATES_A_STEP * _steps(task.lanes))
+    free = _searched(task, folder, task.search, states_max)
+    states = in_order.states + free.states
+    if free.bound:
+        shutil.move(folder / "reached_in_order.csv", folder / "reached.csv")
+        return replace(in_order, states=states)
+    return replace(free, states=states)
+
+
+def _searched(task: _Task, folder: Path, search: Search, states_max: int) -> _Searched:
+    output = _run(replace(task, bounds=replace(task.bounds, states_max=states_max)), folder, search)
+    bound = f"states, {states_max}" if "BOUND 0" in output.said else output.bound
+    if not bound and (output.exit_status or output.unexplored or not output.distinct):
+        # Else what was never followed would pass for what nobody can follow.
+        raise TestbedError(
+            f"TLC ended before it had tried all orders (exit status {output.exit_status}, "
+            f"{output.unexplored} states left).",
+            next_step="Read TLC's last lines; an assumption of the spec may not hold.",
+            console="\n".join(output.console[-CONSOLE_LINES:]),
+        )
+    return _Searched(search, _reading(task).ends(output.said), bound, output.distinct)
+
+
+def _explained(task: _Task, folder: Path, search: Search) -> tuple[str, tuple[Position, ...]]:
+    """The bound that was met, if one was, and the maximal positions of what was rejected."""
+    shutil.copy(folder / "reached.csv", folder / "wanted.csv")
+    output = _run(task, folder, replace(search, explain=True))
+    return (output.bound, ()) if output.bound else ("", _reading(task).frontier(output.said))
 
 
 def _is_a_piece(lanes: Lanes, starts: Sequence[Start] | None) -> bool:
@@ -218,55 +286,9 @@ def _steps(lanes: Lanes) -> int:
     return len(lanes.sender.steps) + len(lanes.receiver.steps)
 
 
-def _said(lines: Iterable[str], word: str) -> Iterable[tuple[Value, ...]]:
-    for line in lines:
-        if line.startswith(word + " "):
-            yield cast(tuple[Value, ...], parse_value(line[len(word) + 1 :]))
-
-
-def _state(task: _Task, values: Value) -> State:
-    named = zip(task.actions.variables, cast(tuple[Value, ...], values), strict=True)
-    return as_numbers(with_first(State.of(dict(named)), task.base, task.actions), task.actions)
-
-
-def _ends(task: _Task, said: Sequence[str]) -> list[tuple[EndState, int]]:
-    """Each end state once, with the fewest hidden steps that lead to it."""
-    fewest: dict[EndState, int] = {}
-    sender, receiver = len(task.lanes.sender.steps), len(task.lanes.receiver.steps)
-    for senders, receivers, values, hidden, enabled, owed in _said(said, "END"):
-        end = EndState(
-            state=_state(task, values),
-            enabled=_chosen(fair_actions(task.actions), enabled),
-            owed=frozenset(_chosen(task.actions.owed, owed)),
-            left=(sender - cast(int, senders), receiver - cast(int, receivers)),
-        )
-        fewest[end] = min(cast(int, hidden), fewest.get(end, cast(int, hidden)))
-    return list(fewest.items())
-
-
-def _chosen(names: Iterable[str], flags: Value) -> tuple[str, ...]:
-    pairs = zip(names, cast(tuple[bool, ...], flags), strict=True)
-    return tuple(name for name, flag in pairs if flag)
-
-
-def _frontier(task: _Task, said: Sequence[str]) -> tuple[Position, ...]:
-    candidates: dict[tuple[int, int, State], set[Candidate]] = defaultdict(set)
-    for sender, receiver, values in _said(said, "STATE"):
-        candidates[cast(int, sender), cast(int, receiver), _state(task, values)] = set()
-    for sender, receiver, values, name, shown in _said(said, "MAY"):
-        action = task.actions.actions[cast(str, name)]
-        value = None if action.chooses or not action.shows else cast(int, shown)
-        place = (cast(int, sender), cast(int, receiver), _state(task, values))
-        candidates[place].add(Candidate(action.by[0], action.name, value))
-    positions = [
-        Position(sender, receiver, state, tuple(sorted(found, key=_by_name)))
-        for (sender, receiver, state), found in candidates.items()
-    ]
-    return tuple(sorted(positions, key=lambda at: (-at.sender - at.receiver, at.sender)))
-
-
-def _by_name(candidate: Candidate) -> str:
-    return candidate.action
+def _reading(task: _Task) -> Reading:
+    lanes = task.lanes
+    return Reading(task.actions, task.base, len(lanes.sender.steps), len(lanes.receiver.steps))
 
 
 def _coverage(

@@ -25,6 +25,8 @@ class Search:
     reduce: bool = True
     """One order is enough where others lead to the same state, and one state with an interval of
     wake-ups where others differ only in their number. False tries and keeps all: for tests."""
+    in_order: bool = False
+    """Only the orders of steps that all the trace's values tell (`Lane.comes_after`)."""
     explain: bool = False
     """Say the states at the wanted positions and what the spec would have done there."""
 
@@ -71,6 +73,7 @@ def module_text(
         owed=list(actions.owed.values()),
         starts=[_conjuncts(start, actions) for start in starts] if starts is not None else None,
         reduce=search.reduce,
+        in_order=search.in_order,
         explain=search.explain,
     )
 

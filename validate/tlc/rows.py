@@ -22,8 +22,9 @@ from vchan_testbed.validate.tlc.actions import SIDES, ActionMap, Bit, Side
 from vchan_testbed.validate.tlc.columns import Columns, Flags, Ints, columns_of
 
 NEVER = 2**31 - 1
-VALUE_MAX = 2**31 - 1
-"""TLC's integers have 32 bits. A larger size argument asks for no more than this one does."""
+VALUE_MIN, VALUE_MAX = -(2**31), 2**31 - 1
+"""TLC's integers have 32 bits. A larger size asks for no more than the largest does, and no
+state shows a result beyond them: cut down to one of these it is as wrong as before."""
 
 LANE_NUMBER: dict[Side, int] = {"s": 1, "r": 2}
 OTHER: dict[Side, Side] = {"s": "r", "r": "s"}
@@ -49,18 +50,21 @@ class Rows:
     after: Ints
     raises: Ints
     """The lane whose port must have room before the step may go first, or 0."""
+    comes_after: Ints
+    """Steps of the other lane that came before it, as the values tell."""
 
 
 def write_rows(path: Path, rows: Mapping[Side, Rows]) -> None:
     """The CSV file that TLC's Java side reads."""
     with path.open("w") as file:
-        file.write("lane,action,value,after,raises\n")
+        file.write("lane,action,value,after,raises,comes_after\n")
         for side in SIDES:
-            lane, one = LANE_NUMBER[side], rows[side]
-            columns = (one.action.tolist(), one.value.tolist(), one.after.tolist())
+            one = rows[side]
+            columns = (one.action, one.value, one.after, one.raises, one.comes_after)
+            lines = zip(*(column.tolist() for column in columns), strict=True)
             file.writelines(
-                f"{lane},{action},{value},{after},{raises}\n"
-                for action, value, after, raises in zip(*columns, one.raises.tolist(), strict=True)
+                f"{LANE_NUMBER[side]},{action},{value},{after},{raises},{comes_after}\n"
+                for action, value, after, raises, comes_after in lines
             )
 
 
@@ -73,8 +77,7 @@ def rows_of(lanes: Lanes, actions: ActionMap, ring_bytes: int, known: AtStart) -
     else:
         first = {"s": lanes.sender.goes_first, "r": lanes.receiver.goes_first}
     return {
-        side: _rows(columns[side], first[side], actions, other_unlogged=lane[OTHER[side]].unlogged)
-        for side in SIDES
+        side: _rows(columns[side], first[side], lane[side], lane[OTHER[side]]) for side in SIDES
     }
 
 
@@ -98,19 +101,20 @@ def counted_from(after: Ints, first: int) -> Ints:
     return np.where(after == NEVER, NEVER, np.maximum(after - first, 0))
 
 
-def _rows(lane: Columns, first: Ints, actions: ActionMap, *, other_unlogged: bool) -> Rows:
+def _rows(lane: Columns, first: Ints, mine: Lane, other: Lane) -> Rows:
     others = _raises_the_others(lane)
-    if other_unlogged:
+    if other.unlogged:
         # An access without a record may still be one that has to come before this step.
         may_conflict = lane.where(lambda action: action.goes_first == "seen by") | others
-        for bit in actions.bits.values():
+        for bit in lane.actions.bits.values():
             may_conflict |= _changes(lane, bit)
         first = np.where(may_conflict, NEVER, first)
     return Rows(
         action=lane.numbers,
-        value=np.minimum(lane.values, VALUE_MAX),
+        value=np.clip(lane.values, VALUE_MIN, VALUE_MAX),
         after=first,
         raises=np.where(others, LANE_NUMBER[OTHER[lane.side]], 0),
+        comes_after=np.zeros_like(first) if mine.comes_after is None else mine.comes_after,
     )
 
 

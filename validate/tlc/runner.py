@@ -53,6 +53,8 @@ class TlcOutput:
     generated: int
     distinct: int
     depth: int
+    unexplored: int
+    """States that were found and whose successors were not looked for."""
     seconds: float
 
 
@@ -103,7 +105,7 @@ def run_tlc(
             next_step="Read TLC's last lines; a module or an action map may be at fault.",
             console="\n".join(console[-_LINES_KEPT:]),
         )
-    generated, distinct, depth = _counts(console)
+    generated, distinct, unexplored, depth = _counts(console)
     return TlcOutput(
         said=tuple(said),
         console=tuple(console),
@@ -112,6 +114,7 @@ def run_tlc(
         generated=generated,
         distinct=distinct,
         depth=depth,
+        unexplored=unexplored,
         seconds=time.monotonic() - began,
     )
 
@@ -179,14 +182,14 @@ def _run(
     return said, console, process.returncode, timed_out.is_set()
 
 
-def _counts(console: Sequence[str]) -> tuple[int, int, int]:
-    generated = distinct = depth = 0
+def _counts(console: Sequence[str]) -> tuple[int, int, int, int]:
+    generated = distinct = unexplored = depth = 0
     for line in console:
         if match := _COUNTS.match(line):
-            generated, distinct = int(match[1]), int(match[2])
+            generated, distinct, unexplored = (int(number) for number in match.groups())
         elif match := _DEPTH.match(line):
             depth = int(match[1])
-    return generated, distinct, depth
+    return generated, distinct, unexplored, depth
 
 
 def _heap_mib() -> int:

@@ -20,16 +20,17 @@ import tlc2.value.impl.Value;
  * build and hundreds of megabytes to hold, and looking up a field hashes a string each time.
  *
  * <p>System properties: vchan.lanes names the CSV file (header, then
- * lane,action,value,after,raises; lane 1 is the sender's), vchan.reached the file that gets the
- * maximal positions when TLC ends, vchan.wanted a CSV file of positions (optional), and
+ * lane,action,value,after,raises,needs; lane 1 is the sender's), vchan.reached the file that gets
+ * the maximal positions when TLC ends, vchan.wanted a CSV file of positions (optional), and
  * vchan.states the number of states at which the search stops (0: never).
  */
 public final class TLCOverrides implements ITLCOverrides {
-  private static final int COLUMNS = 4;
+  private static final int COLUMNS = 5;
   private static final int ACTION = 0;
   private static final int VALUE = 1;
   private static final int AFTER = 2;
   private static final int RAISES = 3;
+  private static final int NEEDS = 4;
   private static final long NOTE_EVERY_NANOS = 2_000_000_000L;
   private static final long STATES_BETWEEN_LOOKS_AT_THE_CLOCK = 1 << 10;
 
@@ -76,6 +77,11 @@ public final class TLCOverrides implements ITLCOverrides {
   @TLAPlusOperator(identifier = "LaneRaises", module = "Lanes")
   public static Value laneRaises(final IntValue lane, final IntValue done) {
     return column(RAISES, lane, done, 0);
+  }
+
+  @TLAPlusOperator(identifier = "LaneNeeds", module = "Lanes")
+  public static Value laneNeeds(final IntValue lane, final IntValue done) {
+    return column(NEEDS, lane, done, 0);
   }
 
   /** Counts a state and notes its place; false when that is one state too many. */
