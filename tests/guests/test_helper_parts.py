@@ -80,9 +80,11 @@ def test_a_cancellation_is_not_lost_in_the_turn_in_which_the_program_ends(
         returncode = 0
 
         def __init__(self) -> None:
+            self.asked = asyncio.Event()
             self.output = asyncio.get_running_loop().create_future()
 
         async def communicate(self) -> tuple[bytes, bytes]:
+            self.asked.set()
             await self.output
             return b"", b""
 
@@ -97,11 +99,19 @@ def test_a_cancellation_is_not_lost_in_the_turn_in_which_the_program_ends(
 
         monkeypatch.setattr(xl, "start", start)
         task = asyncio.create_task(xl.run("xl", "list"))
-        await asyncio.sleep(0.01)
+        await program.asked.wait()
+        loop = asyncio.get_running_loop()
+        cancelled = loop.create_future()
+
+        def cancel_after(left: int) -> None:
+            if left:
+                loop.call_soon(cancel_after, left - 1)
+            else:
+                cancelled.set_result(task.cancel())
+
         program.output.set_result(None)
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        if task.cancel():
+        cancel_after(turns)
+        if await cancelled:
             await asyncio.wait({task}, timeout=SECONDS_MAX)
             assert task.cancelled()
 

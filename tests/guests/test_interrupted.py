@@ -114,16 +114,18 @@ def endless(tmp_path: Path) -> dict[str, str]:
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "FAKE_ARGUMENTS": str(tmp_path / "arguments"),
         "FAKE_ENDLESS": str(tmp_path / "tmp" / "mmdebstrap.root"),
+        "FAKE_STARTED": str(tmp_path / "started"),
         "VCHAN_TESTBED_CACHE": str(tmp_path / "cache"),
     }
 
 
 def test_the_building_of_a_root(tmp_path: Path, endless: dict[str, str]) -> None:
+    os.mkfifo(endless["FAKE_STARTED"])
+    started = os.open(endless["FAKE_STARTED"], os.O_RDONLY | os.O_NONBLOCK)
     command = start(tmp_path, "image", "build", **endless)
     command.until("root for the guest images")
-    while not Path(endless["FAKE_ENDLESS"]).exists():
-        assert command.process.poll() is None
-        time.sleep(0.01)
+    assert select.select([started], [], [], SECONDS_MAX)[0]
+    os.close(started)
     status, said = command.end(signal.SIGINT)
     assert status == INTERRUPTED
     assert "Traceback" not in said
