@@ -84,6 +84,22 @@ def with_helper(body: Body) -> None:
     asyncio.run(whole())
 
 
+async def asked_to_count(
+    helper: Helper, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> asyncio.Event:
+    """A session whose request with the id 2 is not answered before the event is set."""
+    go_on = asyncio.Event()
+
+    async def slow_counts() -> dict[str, int]:
+        await go_on.wait()
+        return {}
+
+    monkeypatch.setattr(session, "counts", slow_counts)
+    await client.hello(helper, "one")
+    helper._hear(encode(message_frame({"type": "counts", "id": 2})))
+    return go_on
+
+
 def test_a_hang_up_and_the_next_hello_at_once_do_not_wait_for_each_other() -> None:
     async def body(helper: Helper, client: Client) -> None:
         assert (await client.hello(helper, "one"))["token"] == "one"
@@ -101,15 +117,7 @@ def test_an_answer_that_comes_too_late_is_not_given_to_the_next_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def body(helper: Helper, client: Client) -> None:
-        go_on = asyncio.Event()
-
-        async def slow_counts() -> dict[str, int]:
-            await go_on.wait()
-            return {}
-
-        monkeypatch.setattr(session, "counts", slow_counts)
-        await client.hello(helper, "one")
-        helper._hear(encode(message_frame({"type": "counts", "id": 2})))
+        go_on = await asked_to_count(helper, client, monkeypatch)
         hello = asyncio.create_task(client.hello(helper, "two"))
         # The new client waits for the old one's work: it may be making a domain.
         done, _ = await asyncio.wait({hello}, timeout=0.3)
@@ -139,15 +147,7 @@ def test_it_tells_where_a_request_stands_that_has_no_answer_yet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def body(helper: Helper, client: Client) -> None:
-        go_on = asyncio.Event()
-
-        async def slow_counts() -> dict[str, int]:
-            await go_on.wait()
-            return {}
-
-        monkeypatch.setattr(session, "counts", slow_counts)
-        await client.hello(helper, "one")
-        helper._hear(encode(message_frame({"type": "counts", "id": 2})))
+        go_on = await asked_to_count(helper, client, monkeypatch)
         helper._hear(encode(message_frame({"type": "doing", "id": 3})))
         answer = (await client.frame()).message()
         assert answer["id"] == 3

@@ -105,6 +105,15 @@ def entries(cache: Path) -> set[str]:
     return {path.name for path in cache.glob("*/*") if path.suffix != ".lock"}
 
 
+def assert_interrupted(command: Command) -> None:
+    """Ctrl-C ends it as it ends others, and nothing of it is left."""
+    status, said = command.end(signal.SIGINT)
+    assert status == INTERRUPTED
+    assert "Traceback" not in said
+    assert command.processes() == []
+    assert command.temporary() == []
+
+
 @pytest.fixture
 def endless(tmp_path: Path) -> dict[str, str]:
     """An environment whose mmdebstrap makes a temporary folder and does not come to an end."""
@@ -126,11 +135,7 @@ def test_the_building_of_a_root(tmp_path: Path, endless: dict[str, str]) -> None
     command.until("root for the guest images")
     assert select.select([started], [], [], SECONDS_MAX)[0]
     os.close(started)
-    status, said = command.end(signal.SIGINT)
-    assert status == INTERRUPTED
-    assert "Traceback" not in said
-    assert command.processes() == []
-    assert command.temporary() == []
+    assert_interrupted(command)
     assert entries(tmp_path / "cache") == set()
 
 
@@ -153,11 +158,7 @@ def test_a_cold_start(stage: str, tmp_path: Path, no_states: Path) -> None:
         tmp_path, "run", "--host", "qemu", "--out", "out", VCHAN_TESTBED_CACHE=str(no_states)
     )
     command.until(stage)
-    status, said = command.end(signal.SIGINT)
-    assert status == INTERRUPTED
-    assert "Traceback" not in said
-    assert command.processes() == []
-    assert command.temporary() == []
+    assert_interrupted(command)
     assert [path for path in (no_states / "warm").iterdir() if path.suffix != ".lock"] == []
     assert json.loads((tmp_path / "out/run.json").read_text())["state"] == "incomplete"
 
@@ -176,11 +177,7 @@ def test_a_run(stage: str, tmp_path: Path) -> None:
     before = entries(cache_dir())
     command = start(tmp_path, "run", "--host", "qemu", "--out", "out")
     command.until(stage)
-    status, said = command.end(signal.SIGINT)
-    assert status == INTERRUPTED
-    assert "Traceback" not in said
-    assert command.processes() == []
-    assert command.temporary() == []
+    assert_interrupted(command)
     # A first run leaves a saved state, and nothing that is half.
     assert not [name for name in entries(cache_dir()) - before if name.startswith(".")]
     assert (tmp_path / "out/run.json").exists()
