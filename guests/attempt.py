@@ -20,6 +20,7 @@ from vchan_testbed.guests.collect import Side
 from vchan_testbed.guests.consoles import console_tail
 from vchan_testbed.guests.experiment import Experiment
 from vchan_testbed.guests.frames import Frame, Message
+from vchan_testbed.guests.helper.keys import channel_path
 from vchan_testbed.guests.hosts.protocol import AgentLink, Host
 from vchan_testbed.guests.quiescence import (
     SILENT,
@@ -112,7 +113,7 @@ class Attempt:
                 if said["ok"] is None and (domain != "dom0" or self._host.kind == "qemu")
             ]
         seconds_max = self._experiment.timeouts.connect_seconds_max
-        path = f"/local/domain/{server.link.domid}/data/vchan-{self._run.facts()['run_id'][:8]}"
+        path = channel_path(server.link.domid, self._run.facts()["run_id"])
         for side, peer in ((server, client), (client, server)):
             side.start(self._start_message(side.endpoint, side, peer, path))
             self._until(
