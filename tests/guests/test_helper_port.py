@@ -90,6 +90,34 @@ def test_a_client_that_was_not_there_for_a_moment_has_not_hung_up(
     asyncio.run(body())
 
 
+def test_who_has_spoken_since_is_not_taken_for_who_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(port_module, "HANG_UP_SECONDS", 0.2)
+
+    async def body() -> None:
+        ours, theirs = socket.socketpair()
+        heard, hung_up = Heard(), asyncio.Queue[None]()
+        port = Port(
+            ours.fileno(),
+            ours.fileno(),
+            on_data=heard.hear,
+            on_hang_up=lambda: hung_up.put_nowait(None),
+        )
+        # The client before left; the next one speaks, and leaves as well before that is looked at.
+        port._at_end()
+        theirs.sendall(b"hello")
+        await heard.until(5)
+        theirs.close()
+        await asyncio.wait_for(hung_up.get(), SECONDS_MAX)
+        # One left who was listened to: told once.
+        assert hung_up.empty()
+        await port.close(1.0)
+        ours.close()
+
+    asyncio.run(body())
+
+
 def test_a_slow_reader_gets_all_of_it_and_writers_are_told_to_wait() -> None:
     async def body() -> None:
         ours, theirs = socket.socketpair()
