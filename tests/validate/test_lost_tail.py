@@ -47,6 +47,7 @@ def judged(
     run: Run, role: Role, kept: int, folder: Path, *, tlc: bool = False, **changed: Records
 ) -> Verdict:
     """The verdict when the domain of `role` died after `kept` of its records had been sent."""
+    folder.mkdir(exist_ok=True)
     facts: dict[str, Any] = run.facts()
     facts["endpoints"][role] = {"ended": "lost"}
     paths = {}
@@ -122,3 +123,27 @@ def test_nor_is_its_own_doing_after_the_break_excused(run: Run, tmp_path: Path) 
     kept = puts[0] if seen == 0 else puts[1]
     verdict = judged(run, "client", kept, tmp_path, server=without(records, arm))
     assert verdict.conformance == "REJECTED", verdict.reason
+
+
+def test_a_write_that_puts_too_little_is_its_own_doing(tmp_path: Path) -> None:
+    """There is room for all of it, whatever the client did after its last record."""
+    run = simulate(
+        Scenario(
+            server=(("read", 1500), ("write", 100), ("read_to_end", 64), ("close",)),
+            client=(("write", 1500), ("read", 100), ("close",)),
+            right_order=12,
+            seed=3,
+        )
+    )
+    records = run.records("client")
+    reads = (records["kind"] == Kind.CALL_ENTER) & (records["call"] == Call.READ)
+    kept = int(np.flatnonzero(reads)[0])
+    assert judged(run, "client", kept, tmp_path / "good").conformance == "ACCEPTED"
+    changed = run.records("server")
+    writes = (changed["kind"] == Kind.CALL_ENTER) & (changed["call"] == Call.WRITE)
+    changed["old"][writes] = 120
+    verdict = judged(run, "client", kept, tmp_path / "changed", server=changed)
+    assert verdict.conformance == "REJECTED"
+    assert verdict.first_unexplained is not None
+    assert verdict.first_unexplained.endpoint == "server"
+    assert "s_put" in verdict.reason
