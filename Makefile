@@ -1,5 +1,7 @@
 # make run    install what is missing, then run the default experiment on real Xen and judge it
 # make test   install what is missing, then all checks and tests, those on real Xen among them
+# make specs  all models of the specs in TLC, against specs/manifest.json
+# make mutants  all mutants of Libxenvchan.tla, against tests/specs/mutation/mutants.json
 # make setup  only install what is missing
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,15 +13,21 @@ ARGS ?=
 TESTS ?= tests
 
 EXTENSION_SOURCES := pyproject.toml setup.py $(wildcard bindings/build_*.py bindings/declarations.py \
-  tracer/build_*.py tracer/core/*.c tracer/core/*.h tracer/core/*.S)
+  tracer/build_*.py tracer/core/*.c tracer/core/*.h tracer/preload/*.c)
 
-.PHONY: run test setup packages lint clean
+.PHONY: run test specs mutants setup packages lint clean
 
 run: setup
 	$(BIN)/vchan-testbed run $(ARGS)
 
 test: lint
 	$(BIN)/pytest $(TESTS)
+
+specs: setup
+	$(BIN)/vchan-testbed specs $(ARGS)
+
+mutants: setup
+	$(BIN)/python tests/specs/mutation/sweep.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""One end of a ping-pong for tracer_cost.py: ROLE ROUNDS TRACE_PATH|-
+"""One end of a ping-pong for tracer_cost.py: ROLE ROUNDS TRACE_PATH|- [VARIANT ORDER]
 
 Prints the seconds that its rounds took, by the clock and of processor time.
 """
@@ -9,6 +9,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from vchan_testbed.bindings.channel import Client, Server
 from vchan_testbed.tracer.attach import Tracer
@@ -28,11 +29,12 @@ def told() -> Iterator[None]:
 def main() -> None:
     """Open the channel, with or without the tracer, and play."""
     role, rounds, trace = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    manner: dict[str, Any] = dict(zip(("variant", "order"), sys.argv[4:], strict=False))
     domid, peer = (1, 2) if role == "server" else (2, 1)
     traced = (
         contextlib.nullcontext()
         if trace == "-"
-        else Tracer(trace, role=role, domid=domid, peer_domid=peer)
+        else Tracer(trace, role=role, domid=domid, peer_domid=peer, **manner)
     )
     with traced:
         if role == "server":

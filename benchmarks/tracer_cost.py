@@ -4,7 +4,7 @@
 
 No Xen is involved. Both sides of the ratio come from one run. The cost of an access is processor
 time, so that a machine with other work to do does not spoil it, and what the kernel's delivery of a
-signal takes of it stands beside it.
+signal takes of it stands beside it. So does what the digests of copies take, by their sizes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from vchan_testbed.tracer.reader import read_trace
 
 END = Path(__file__).with_name("ping_end.py")
 SIGNAL_ALONE = Path(__file__).with_name("signal_alone.c")
+DIGEST_ALONE = Path(__file__).with_name("digest_alone.c")
+CORE = Path(__file__).parents[1] / "tracer" / "core"
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,21 @@ def play(rounds: int, traces: Path | None) -> Played:
 
 def signal_alone_us() -> float:
     """Processor time of a fault and its signal with nothing done about them."""
+    return float(said_by(SIGNAL_ALONE))
+
+
+def digest_alone_ns() -> dict[int, float]:
+    """Processor time of a digest, by the bytes of the copy."""
+    lines = (line.split() for line in said_by(DIGEST_ALONE, CORE / "digest.c").splitlines())
+    return {int(count): float(took) for count, took in lines}
+
+
+def said_by(*sources: Path) -> str:
+    """What a program says that is made of these sources."""
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "signal_alone"
-        subprocess.run(["cc", "-O2", "-o", program, SIGNAL_ALONE], check=True)
-        return float(subprocess.run([program], check=True, capture_output=True).stdout)
+        program = Path(folder) / "program"
+        subprocess.run(["cc", "-O2", f"-I{CORE}", "-o", program, *sources], check=True)
+        return subprocess.run([program], check=True, capture_output=True, text=True).stdout
 
 
 @click.command()
@@ -96,6 +109,7 @@ def main(rounds: int, pairs: int, file: Path | None) -> None:
         * median(b.processor - a.processor for a, b in zip(plain, traced, strict=True))
         / (accesses / rounds),
         "processor_us_of_a_signal_alone": median(alone),
+        **{f"processor_ns_of_{n}_digested": took for n, took in digest_alone_ns().items()},
     }
     for name, value in figures.items():
         print(f"{name:32} {value:.3g}" if isinstance(value, float) else f"{name:32} {value}")

@@ -174,6 +174,22 @@ class Server(_Channel):
             blocking=blocking,
         )
 
+    def start_indices_at(self, read_index: int, write_index: int) -> None:
+        """Let both rings begin at other indices than 0: near 2**32, to see them wrap.
+
+        Only for a ring that nobody has used: call it before the client can connect. Raises
+        InputError for what is no 32-bit number.
+        """
+        for name, index in (("read_index", read_index), ("write_index", write_index)):
+            if not 0 <= index < 2**32:
+                raise InputError(
+                    f"{name} {index} is no index of a ring.",
+                    next_step=f"Give 0 to {2**32 - 1}.",
+                )
+        ctrl = self._open("start_indices_at")
+        raw.set_indices(ctrl, read_index, write_ring=False)
+        raw.set_indices(ctrl, write_index, write_ring=True)
+
 
 class Client(_Channel):
     """The end that maps the rings: libxenvchan_client_init.

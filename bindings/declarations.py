@@ -32,6 +32,7 @@ int libxenvchan_buffer_space(struct libxenvchan *ctrl);
 
 void vchan_set_blocking(struct libxenvchan *ctrl, int blocking);
 int vchan_ring_order(struct libxenvchan *ctrl, int write_ring);
+void vchan_set_indices(struct libxenvchan *ctrl, int write_ring, uint32_t index);
 const char *vchan_soname_at_build(void);
 """
 
@@ -48,6 +49,15 @@ static void vchan_set_blocking(struct libxenvchan *ctrl, int blocking)
 static int vchan_ring_order(struct libxenvchan *ctrl, int write_ring)
 {
     return write_ring ? ctrl->write.order : ctrl->read.order;
+}
+
+/* Both indices of an empty ring; volatile, so that it is two stores and in this order. */
+static void vchan_set_indices(struct libxenvchan *ctrl, int write_ring, uint32_t index)
+{
+    volatile struct ring_shared *shared = write_ring ? ctrl->write.shr : ctrl->read.shr;
+
+    shared->prod = index;
+    shared->cons = index;
 }
 
 static const char *vchan_soname_at_build(void)

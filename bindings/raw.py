@@ -151,6 +151,11 @@ def ring_bytes(ctrl: Channel, *, write_ring: bool) -> int:
     return 1 << lib.vchan_ring_order(ctrl, int(write_ring))
 
 
+def set_indices(ctrl: Channel, index: int, *, write_ring: bool) -> None:
+    """Set prod and cons of a ring that nobody has used yet; `index` is a 32-bit number."""
+    lib.vchan_set_indices(ctrl, int(write_ring), index)
+
+
 def library_soname() -> str:
     """The soname of the libxenvchan that this binding was built for and has loaded."""
     name = ffi.string(lib.vchan_soname_at_build())

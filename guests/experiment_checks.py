@@ -13,13 +13,14 @@ from vchan_testbed.guests.experiment_model import (
     ENDPOINTS,
     RECEIVING,
     SENDING,
+    WRITES,
     Experiment,
     Fault,
     Operation,
     ring_bytes,
 )
 from vchan_testbed.guests.rings import standing_still
-from vchan_testbed.guests.workload import STREAM_BYTES_MAX
+from vchan_testbed.guests.workload import JOIN, STREAM_BYTES_MAX
 
 OF_NO_DIRECTION = ("pause", "await_hold")
 COMMON_ENTRIES = ("at", "do", "nth")
@@ -33,6 +34,7 @@ FAULT_ENTRIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
     """The checks across fields, each with the place to look at."""
     _check_domains(source, experiment)
+    _check_tracing(source, experiment)
     for endpoint in ENDPOINTS:
         for number, operation in enumerate(experiment.operations(endpoint)):
             _check_operation(source, (endpoint, number), experiment, endpoint, operation)
@@ -60,6 +62,15 @@ def _check_domains(source: Source, experiment: Experiment) -> None:
         )
 
 
+def _check_tracing(source: Source, experiment: Experiment) -> None:
+    if (experiment.tracing.variant, experiment.tracing.order) == ("emulation", "kept"):
+        raise source.error(
+            ("tracing", "order"),
+            "emulation that keeps the order",
+            "Each access takes a signal there: take `order: full`, or the variant translation.",
+        )
+
+
 def _check_operation(
     source: Source, where: Where, experiment: Experiment, endpoint: str, operation: Operation
 ) -> None:
@@ -68,6 +79,12 @@ def _check_operation(
     sizes = operation.sizes
     if sizes and sizes[0] == "from" and int(sizes[1]) > int(sizes[3]):
         raise source.error(where, f"sizes from {sizes[1]} to {sizes[3]}", "Expected from <= to.")
+    if operation.do == JOIN and experiment.channel.threads == "one":
+        raise source.error(
+            where,
+            "`join` in an endpoint with one thread",
+            "It joins two directions: leave it out, or take `threads: duplex`.",
+        )
     if operation.do in OF_NO_DIRECTION and experiment.channel.threads == "duplex":
         raise source.error(
             where,
@@ -147,13 +164,16 @@ def _what_hangs(experiment: Experiment) -> Iterator[tuple[Where, str, str]]:
         out = sum(o.bytes for o in experiment.operations(writer) if o.do in SENDING)
         taken = sum(o.bytes for o in experiment.operations(reader) if o.do in RECEIVING)
         to_end = any(o.do == "read_to_end" for o in experiment.operations(reader))
-        if out != taken and not to_end:
+        if out != taken and not to_end and not _breaks_off(experiment, reader, out - taken):
             yield (
                 (reader,),
                 f"the {writer} writes {out} bytes and the {reader} reads {taken}",
                 "Make the totals equal, or name the outcome in `expect:`.",
             )
     stuck = standing_still(experiment)
+    for endpoint, peer in (ENDPOINTS, ENDPOINTS[::-1]):
+        if endpoint in stuck and peer not in stuck and _breaks_off(experiment, peer):
+            del stuck[endpoint]
     if stuck:
         endpoint, number = next(iter(stuck.items()))
         doing = " and ".join(f"the {e} in its operation {n + 1}" for e, n in stuck.items())
@@ -166,13 +186,41 @@ def _what_hangs(experiment: Experiment) -> Iterator[tuple[Where, str, str]]:
 
 def _unacknowledged_close(experiment: Experiment) -> Iterator[tuple[Where, str, str]]:
     for endpoint, peer in (("server", "client"), ("client", "server")):
-        if not _acknowledged(experiment.operations(endpoint), experiment.operations(peer)):
+        if not (
+            _acknowledged(experiment.operations(endpoint), experiment.operations(peer))
+            or _closes_when_all_is_read(experiment, endpoint)
+            or _breaks_off(experiment, peer)
+        ):
             yield (
                 (endpoint, len(experiment.operations(endpoint)) - 1),
                 f"the {endpoint} closes before the {peer} has said that it read everything: "
                 "the tail may be lost (L1)",
                 "Read an acknowledgement before the end, or name the outcome in `expect:`.",
             )
+
+
+def _close_waits_for(experiment: Experiment, endpoint: str, cell: str) -> int | None:
+    """How many bytes `cell` has to count before the endpoint, held so, closes; None: it is not."""
+    live = {"server": "srv_live", "client": "cli_live"}[endpoint]
+    channel = experiment.channel
+    first = channel.left_first_index if cell.startswith("left") else channel.right_first_index
+    for fault in experiment.faults:
+        held = (fault.at, fault.do, fault.call, fault.cell) == (endpoint, "hold", "close", live)
+        if held and fault.access != "load" and fault.until and fault.until[0] == cell:
+            return (fault.until[1] - first) % 2**32
+    return None
+
+
+def _closes_when_all_is_read(experiment: Experiment, endpoint: str) -> bool:
+    written = sum(o.bytes for o in experiment.operations(endpoint) if o.do in SENDING)
+    return _close_waits_for(experiment, endpoint, f"{WRITES[endpoint]}_cons") == written
+
+
+def _breaks_off(experiment: Experiment, reader: str, unread_bytes: int = 1) -> bool:
+    """Whether the reader is to close in the middle of what its peer writes."""
+    writer = "client" if reader == "server" else "server"
+    waits_for = _close_waits_for(experiment, reader, f"{WRITES[writer]}_prod")
+    return waits_for is not None and unread_bytes > 0
 
 
 def _acknowledged(own: tuple[Operation, ...], peer: tuple[Operation, ...]) -> bool:

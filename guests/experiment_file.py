@@ -17,6 +17,7 @@ from vchan_testbed.guests.experiment_model import (
     Fault,
     Operation,
     Timeouts,
+    Tracing,
 )
 
 Where = tuple[str | int, ...]
@@ -182,6 +183,7 @@ def build(data: dict[str, Any]) -> Experiment:
         client_domain=DomainConfig(**domains.get("client", {})),
         channel=ChannelConfig(**data.get("channel", {})),
         timeouts=Timeouts(**data.get("timeouts", {})),
+        tracing=Tracing(**data.get("tracing", {})),
         faults=tuple(_read_fault(f) for f in data.get("faults", ())),
         expect=Expect(**expect),
     )

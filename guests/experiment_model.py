@@ -29,14 +29,17 @@ class ChannelConfig:
     right_ring_bytes: int = 4096
     blocking: bool = True
     threads: str = "one"
+    left_first_index: int = 0
+    """What both indices of the ring are set to before the client connects."""
+    right_first_index: int = 0
 
 
 @dataclass(frozen=True)
 class Operation:
     """One entry of an endpoint's list.
 
-    `do` is write, read, send, recv, read_to_end, pause, await_hold, data_ready, buffer_space or
-    close; `sizes` is a tuple taken in turn, or ("from", A, "to", B) for sizes drawn from the seed.
+    `do` is write, read, send, recv, read_to_end, pause, await_hold, join, data_ready, buffer_space
+    or close; `sizes` is a tuple taken in turn, or ("from", A, "to", B), drawn from the seed.
     """
 
     do: str
@@ -52,6 +55,15 @@ class Timeouts:
     connect_seconds_max: float = 60.0
     settle_seconds: float = 2.0
     run_seconds_max: float = 600.0
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """How both ends' accesses are recorded, as `vchan_testbed.tracer.attach` explains it."""
+
+    variant: str = "translation"
+    order: str | None = None
+    """kept or full; None: what the variant has by default."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,7 @@ class Experiment:
     client_domain: DomainConfig = DomainConfig()
     channel: ChannelConfig = ChannelConfig()
     timeouts: Timeouts = Timeouts()
+    tracing: Tracing = Tracing()
     faults: tuple[Fault, ...] = ()
     expect: Expect = field(default_factory=Expect)
 
@@ -127,6 +140,7 @@ class Experiment:
             client_domain=DomainConfig(**data["client_domain"]),
             channel=ChannelConfig(**data["channel"]),
             timeouts=Timeouts(**data["timeouts"]),
+            tracing=Tracing(**data["tracing"]),
             faults=tuple(_fault(f) for f in data["faults"]),
             expect=Expect(**{**data["expect"], "known": tuple(data["expect"]["known"])}),
         )

@@ -17,7 +17,7 @@ from vchan_testbed.guests.experiment_model import (
     Operation,
     ring_bytes,
 )
-from vchan_testbed.guests.workload import LANES
+from vchan_testbed.guests.workload import LANES, joined
 
 CALLS_MAX = 100_000
 """Calls that are played one by one: where packets meet a stream. More say nothing new."""
@@ -36,6 +36,8 @@ class _Lane:
     operations: tuple[tuple[int, Operation], ...]
     out: _Ring
     into: _Ring
+    behind: tuple[_Lane, ...] = ()
+    """Lanes that have to be through before this one begins."""
     at: int = 0
     done_bytes: int = 0
     calls: int = 0
@@ -43,6 +45,10 @@ class _Lane:
     @property
     def through(self) -> bool:
         return self.at == len(self.operations)
+
+    @property
+    def goes_on(self) -> bool:
+        return not self.through and all(lane.through for lane in self.behind)
 
     @property
     def operation(self) -> Operation:
@@ -53,7 +59,7 @@ class _Lane:
         return self.operation.bytes - self.done_bytes
 
     def does(self, *what: str) -> bool:
-        return not self.through and self.operation.do in what
+        return self.goes_on and self.operation.do in what
 
     def move(self, count: int) -> None:
         """So many bytes of the operation are done."""
@@ -92,7 +98,9 @@ def _lanes(experiment: Experiment, name: str, out: _Ring, into: _Ring) -> list[_
     numbered = tuple(enumerate(experiment.operations(name)))
     if experiment.channel.threads == "one":
         return [_Lane(numbered, out, into)]
-    return [_Lane(tuple((n, o) for n, o in numbered if o.do in side), out, into) for side in LANES]
+    together, after = joined(numbered, [operation.do for _, operation in numbered])
+    lanes = [_Lane(tuple((n, o) for n, o in together if o.do in side), out, into) for side in LANES]
+    return [*lanes, _Lane(tuple(after), out, into, tuple(lanes))]
 
 
 def _flow(writers: list[_Lane], readers: list[_Lane]) -> bool:
@@ -115,7 +123,7 @@ def _flow(writers: list[_Lane], readers: list[_Lane]) -> bool:
 def _turn(lanes: list[_Lane], peer: list[_Lane]) -> bool:
     """One call of each lane that need not wait; whether anything moved."""
     peer_closed = all(lane.through for lane in peer)
-    return any(_step(lane, peer_closed) for lane in lanes if not lane.through)
+    return any(_step(lane, peer_closed) for lane in lanes if lane.goes_on)
 
 
 def _step(lane: _Lane, peer_closed: bool) -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 WORD_BYTES = 8
 KEYS = {"left": 0x6C65_6674_0000_0000, "right": 0x7269_6768_0000_0000}
@@ -22,6 +23,21 @@ STREAM_BYTES_MAX = WORD_BYTES << 32
 """The lower half of a word counts no further."""
 LANES = (("write", "send", "buffer_space"), ("read", "recv", "read_to_end", "data_ready"))
 """What the two lanes of an endpoint do that has one for each direction: out and in."""
+JOIN = "join"
+"""Where the two lanes meet: what stands behind it is done in order, when both are through."""
+
+Entry = TypeVar("Entry")
+
+
+def joined(entries: Sequence[Entry], does: Sequence[str]) -> tuple[list[Entry], list[Entry]]:
+    """What the lanes of an endpoint do, and what is done behind them: from a join, or the close on.
+
+    `does` has the word of each entry.
+    """
+    ends = [at for at, do in enumerate(does) if do in (JOIN, "close")]
+    end = ends[0] if ends else len(does)
+    behind = [entry for entry, do in zip(entries, does, strict=True) if do != JOIN][end:]
+    return list(entries[:end]), behind
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,19 @@ One direction of a Xen vchan: a sender that writes and a receiver that reads a s
 of bytes over one ring, as libxenvchan's blocking calls do it (tools/libs/vchan/io.c,
 Xen 4.22). One access to shared memory is one step.
 
-MODELLED. libxenvchan_write and libxenvchan_read with `blocking` set, any size; the two
-notify bits; the two live bytes; the event channel port of each side; close; the death of
-a process; the client's connecting. Both directions of a channel share a side's port and
-its thread, so the other direction appears here as the thread being away (`s_away`,
-`s_back`), as a wake-up that is not ours (`s_spurious`), and as a wait there that took a
-wake-up of ours (`s_stolen`, only while the thread is away); the receiver has the same.
+MODELLED. libxenvchan_write and libxenvchan_read, any size, with `blocking` set or not (a
+side in GivesUp may return what there is instead of waiting); the two notify bits; the two
+live bytes; the event channel port of each side; close; the death of a process; the
+client's connecting. Both directions of a channel share a side's port and its thread, so
+the other direction appears here as the thread being away (`s_away`, `s_back`), as a
+wake-up that is not ours (`s_spurious`), and as a wait there that took a wake-up of ours
+(`s_stolen`, only while the thread is away); the receiver has the same. While it is away,
+buffer_space and data_ready may arm this direction's bit (`s_asks`, `r_asks`).
 
 ABSTRACTED. The 32-bit indices are the two ends of a stream of positions (Stream.tla),
 so that they never wrap. Copying the bytes and moving the index is one step (`s_put`,
 `r_take`). A side's read of its own index is part of its read of the peer's: nobody else
-moves it. A port is the number of wake-ups that are still to come, 0 to 2: an event finds
+moves it. A port is the number of wake-ups that are still to come, 0 to 2 or 3: an event finds
 the port idle (0), pending or already delivered and unread; in the last case it comes
 once more. Masking and unmasking are in that count. Grants and xenstore are left out.
 
@@ -31,8 +33,8 @@ does not ask to be told of writes, and waits; it can sleep beside a ring that ha
 DEVIATES. With L1 = FALSE a receiver that has seen the sender closed looks at the ring
 once more before it reports the end (`r_final`), as libxenvchan.h promises; libxenvchan
 does not: L1 = TRUE. Not in this spec: a failing notify (L2, L4), server_persist (L5), a
-wait that a signal ends (L8), a domain's death, which raises no event (L9), non-blocking
-calls, send and recv, data_ready and buffer_space, which arm the bits from outside a call.
+wait that a signal ends (L8), a domain's death, which raises no event (L9), send and recv.
+Libxenvchan.tla has them all.
 
 action          | trace record                            | C: function, field
 ----------------+-----------------------------------------+---------------------------------
@@ -48,7 +50,7 @@ s_wait          | PENDING_EXIT                            | libxenvchan_wait
 s_live_again    | LOAD of the peer's live byte            | libxenvchan_write, *_live
 s_return        | CALL_EXIT write                         | libxenvchan_write, its result
 s_close         | STORE of the own live byte              | libxenvchan_close, *_live
-s_close_raise   | NOTIFY in close                         | libxenvchan_close
+s_close_raise   | UNSHARE_PAGE or UNMAP_PAGE in close     | libxenvchan_close
 r_call          | CALL_ENTER read                         | libxenvchan_read, size
 r_have          | LOAD of prod (and of cons, its own)     | raw_get_data_ready, rd.prod
 r_arm           | RMW or                                  | request_notify, *_notify bit 1
@@ -62,13 +64,14 @@ r_final         | none: libxenvchan has no such step; in a trace it is hidden, t
 r_wait          | PENDING_EXIT                            | libxenvchan_wait
 r_return        | CALL_EXIT read                          | libxenvchan_read, its result
 r_close         | STORE of the own live byte              | libxenvchan_close, *_live
-r_close_raise   | NOTIFY in close                         | libxenvchan_close
+r_close_raise   | UNSHARE_PAGE or UNMAP_PAGE in close     | libxenvchan_close
 r_connect       | STORE of srv_notify                     | libxenvchan_client_init, srv_notify
 s_away, r_away  | CALL_ENTER of the other direction
 s_back, r_back  | CALL_EXIT of the other direction
 s_stolen, r_stolen     | PENDING_EXIT in a call of the other direction
-s_spurious, r_spurious | NOTIFY of the peer's other direction, of its connecting, its
-                |   UNSHARE_PAGE or UNMAP_PAGE in close; BIND_INTERDOMAIN of the side itself
+s_asks, r_asks  | RMW or in buffer_space, data_ready      | request_notify, *_notify
+s_spurious, r_spurious | NOTIFY of the peer's other direction, of its connecting, of its close;
+                |   BIND_INTERDOMAIN of the side itself
 s_die, r_die    | none: nobody is left to write one; hidden, and only after the last step of
                 |   a side of which it is known that it died
 s_peek, r_peek, s_peek_live, r_peek_live | a LOAD of the peer's index or live byte that decides
@@ -83,21 +86,25 @@ CONSTANTS
     Connects,       \* the receiver is a client that is still to connect
     SenderPort,     \* wake-ups that wait at the start
     ReceiverPort,
-    Environment,    \* which of the steps *_away, *_spurious, *_die the environment may take
+    WakeUpsMax,     \* as many can wait on a port: 2; 3 where its owner unmasked it at the start
+                    \* with one of them in the queue already, as a client does
+    Environment,    \* which of *_away, *_asks, *_spurious, *_die the environment may take
+    GivesUp,        \* the sides ("s", "r") whose calls may return instead of waiting
     L1,             \* the end is reported without looking at the ring once more
     Choice(_)       \* what an application asks for: Choice("write") and Choice("read")
                     \* are sets of sizes
 
 ASSUME RingBytes \in Nat \ {0}
 ASSUME NotifyAtStart \in {0, 1} /\ Connects \in BOOLEAN /\ L1 \in BOOLEAN
-ASSUME SenderPort \in 0..2 /\ ReceiverPort \in 0..2
+ASSUME WakeUpsMax \in {2, 3} /\ SenderPort \in 0..2 /\ ReceiverPort \in 0..2
+ASSUME GivesUp \subseteq {"s", "r"}
 
 Min(a, b) == IF a < b THEN a ELSE b
 
 (* A port with that many wake-ups to come; what it can be after an event was raised on it; whether
    a wait returns; what is left after it did.                                                   *)
 WakeUps(count) == count
-Raised(port)   == IF port = 0 THEN {1} ELSE {port, 2}
+Raised(port)   == IF port = 0 THEN {1} ELSE {port, Min(port + 1, WakeUpsMax)}
 Ready(port)    == port > 0
 Taken(port)    == port - 1
 
@@ -129,8 +136,8 @@ s_call:
     while (TRUE) {
       await sWhere = "app";
       with (n \in Choice("write")) {
-        todo := Bytes(Size(Sent), n);
-        Sent := Join(Sent, Bytes(Size(Sent), n))
+        todo := Bytes(Len(Sent), n);
+        Sent := Append(Sent, Bytes(Len(Sent), n))
       };
       sWhere := "here";
 s_live:
@@ -138,34 +145,37 @@ s_live:
       if (receiverOpen = 0) { wrote := -1; goto s_return };
 s_space:
       await sWhere = "here";
-      space := RingBytes - Size(ring);
-      if (space >= Size(todo)) {
-        if (Size(todo) = 0) goto s_return else goto s_put
+      space := RingBytes - Len(ring);
+      if (space >= Len(todo)) {
+        if (Len(todo) = 0) goto s_return else goto s_put
       };
 s_arm:
       await sWhere = "here";
       tellOfReads := 1;
 s_space_again:
       await sWhere = "here";
-      space := RingBytes - Size(ring);
-      if (space = 0) goto s_wait;
+      space := RingBytes - Len(ring);
+      if (space = 0) {
+        either goto s_wait or { await "s" \in GivesUp; goto s_return }
+      };
 s_put:
       await sWhere = "here";
-      with (n = Min(space, Size(todo))) {
-        ring := Join(ring, First(todo, n));
-        todo := Rest(todo, n);
+      with (n = Min(space, Len(todo))) {
+        ring := Append(ring, Take(todo, n));
+        todo := Drop(todo, n);
         wrote := wrote + n
       };
       space := 0;
 s_test:
       await sWhere = "here";
       if (tellOfWrites = 1) tellOfWrites := 0
-      else if (Size(todo) = 0) goto s_return
-      else goto s_wait;
+      else if (Len(todo) = 0) goto s_return
+      else { either goto s_wait or { await "s" \in GivesUp; goto s_return } };
 s_raise:
       await sWhere = "here";
       raise(rPort);
-      if (Size(todo) = 0) goto s_return;
+      if (Len(todo) = 0) goto s_return
+      else { either skip or { await "s" \in GivesUp; goto s_return } };
 s_wait:
       await sWhere = "here" /\ Ready(sPort);
       sPort := Taken(sPort);
@@ -174,6 +184,7 @@ s_live_again:
       if (receiverOpen = 1) goto s_space else wrote := -1;
 s_return:
       await sWhere = "here";
+      Sent := Take(Sent, Len(Sent) - Len(todo));   \* what was not put was not sent
       todo := NoBytes;
       wrote := 0;
       space := 0;
@@ -206,7 +217,7 @@ r_call:
       rWhere := "here";
 r_have:
       await rWhere = "here";
-      have := Size(ring);
+      have := Len(ring);
       if (have >= want) {
         if (have = 0) goto r_live else goto r_take
       };
@@ -215,13 +226,13 @@ r_arm:
       tellOfWrites := 1;
 r_have_again:
       await rWhere = "here";
-      have := Size(ring);
+      have := Len(ring);
       if (have = 0) goto r_live;
 r_take:
       await rWhere = "here";
       with (n = Min(have, want)) {
-        Got := Join(Got, First(ring, n));
-        ring := Rest(ring, n);
+        Got := Append(Got, Take(ring, n));
+        ring := Drop(ring, n);
         took := n
       };
       have := 0;
@@ -234,11 +245,13 @@ r_raise:
       goto r_return;
 r_live:
       await rWhere = "here";
-      if (senderOpen = 1) goto r_wait
+      if (senderOpen = 1) {
+        either goto r_wait or { await "r" \in GivesUp; goto r_return }
+      }
       else if (L1) { took := -1; goto r_return };
 r_final:
       await rWhere = "here";
-      if (Size(ring) > 0) goto r_have
+      if (Len(ring) > 0) goto r_have
       else { took := -1; goto r_return };
 r_wait:
       await rWhere = "here" /\ Ready(rPort);
@@ -288,6 +301,10 @@ s_stolen:
 s_spurious:
     while (TRUE) { await "s_spurious" \in Environment; raise(sPort) }
   }
+  process (SenderAsks = "s asks") {
+s_asks:
+    while (TRUE) { await "s_asks" \in Environment /\ sWhere = "away"; tellOfReads := 1 }
+  }
   process (SenderDies = "s dies") {
 s_die:
     await "s_die" \in Environment /\ sWhere # "gone";
@@ -311,15 +328,19 @@ r_stolen:
 r_spurious:
     while (TRUE) { await "r_spurious" \in Environment; raise(rPort) }
   }
+  process (ReceiverAsks = "r asks") {
+r_asks:
+    while (TRUE) { await "r_asks" \in Environment /\ rWhere = "away"; tellOfWrites := 1 }
+  }
   process (ReceiverDies = "r dies") {
 r_die:
-    await "r_die" \in Environment /\ rWhere \notin {"connecting", "gone"};
+    await "r_die" \in Environment /\ rWhere # "gone";
     receiverOpen := 0;
     raise(sPort);
     rWhere := "gone"
   }
 } *)
-\* BEGIN TRANSLATION PCal-9a9b3358d01d51c06bf3d8d8ba23fdd1
+\* BEGIN TRANSLATION PCal-aeef996b0213470aae8a6a47a5ba7806
 VARIABLES ring, tellOfWrites, tellOfReads, senderOpen, receiverOpen, sPort, 
           rPort, sWhere, rWhere, Sent, Got, pc, todo, wrote, space, want, 
           have, took, rTold
@@ -328,7 +349,7 @@ vars == << ring, tellOfWrites, tellOfReads, senderOpen, receiverOpen, sPort,
            rPort, sWhere, rWhere, Sent, Got, pc, todo, wrote, space, want, 
            have, took, rTold >>
 
-ProcSet == {"s"} \cup {"s closes"} \cup {"r"} \cup {"r closes"} \cup {"r connects"} \cup {"s leaves"} \cup {"s comes back"} \cup {"s robbed"} \cup {"s woken"} \cup {"s dies"} \cup {"r leaves"} \cup {"r comes back"} \cup {"r robbed"} \cup {"r woken"} \cup {"r dies"}
+ProcSet == {"s"} \cup {"s closes"} \cup {"r"} \cup {"r closes"} \cup {"r connects"} \cup {"s leaves"} \cup {"s comes back"} \cup {"s robbed"} \cup {"s woken"} \cup {"s asks"} \cup {"s dies"} \cup {"r leaves"} \cup {"r comes back"} \cup {"r robbed"} \cup {"r woken"} \cup {"r asks"} \cup {"r dies"}
 
 Init == (* Global variables *)
         /\ ring = NoBytes
@@ -360,18 +381,20 @@ Init == (* Global variables *)
                                         [] self = "s comes back" -> "s_back"
                                         [] self = "s robbed" -> "s_stolen"
                                         [] self = "s woken" -> "s_spurious"
+                                        [] self = "s asks" -> "s_asks"
                                         [] self = "s dies" -> "s_die"
                                         [] self = "r leaves" -> "r_away"
                                         [] self = "r comes back" -> "r_back"
                                         [] self = "r robbed" -> "r_stolen"
                                         [] self = "r woken" -> "r_spurious"
+                                        [] self = "r asks" -> "r_asks"
                                         [] self = "r dies" -> "r_die"]
 
 s_call == /\ pc["s"] = "s_call"
           /\ sWhere = "app"
           /\ \E n \in Choice("write"):
-               /\ todo' = Bytes(Size(Sent), n)
-               /\ Sent' = Join(Sent, Bytes(Size(Sent), n))
+               /\ todo' = Bytes(Len(Sent), n)
+               /\ Sent' = Append(Sent, Bytes(Len(Sent), n))
           /\ sWhere' = "here"
           /\ pc' = [pc EXCEPT !["s"] = "s_live"]
           /\ UNCHANGED << ring, tellOfWrites, tellOfReads, senderOpen, 
@@ -391,9 +414,9 @@ s_live == /\ pc["s"] = "s_live"
 
 s_space == /\ pc["s"] = "s_space"
            /\ sWhere = "here"
-           /\ space' = RingBytes - Size(ring)
-           /\ IF space' >= Size(todo)
-                 THEN /\ IF Size(todo) = 0
+           /\ space' = RingBytes - Len(ring)
+           /\ IF space' >= Len(todo)
+                 THEN /\ IF Len(todo) = 0
                             THEN /\ pc' = [pc EXCEPT !["s"] = "s_return"]
                             ELSE /\ pc' = [pc EXCEPT !["s"] = "s_put"]
                  ELSE /\ pc' = [pc EXCEPT !["s"] = "s_arm"]
@@ -411,9 +434,11 @@ s_arm == /\ pc["s"] = "s_arm"
 
 s_space_again == /\ pc["s"] = "s_space_again"
                  /\ sWhere = "here"
-                 /\ space' = RingBytes - Size(ring)
+                 /\ space' = RingBytes - Len(ring)
                  /\ IF space' = 0
-                       THEN /\ pc' = [pc EXCEPT !["s"] = "s_wait"]
+                       THEN /\ \/ /\ pc' = [pc EXCEPT !["s"] = "s_wait"]
+                               \/ /\ "s" \in GivesUp
+                                  /\ pc' = [pc EXCEPT !["s"] = "s_return"]
                        ELSE /\ pc' = [pc EXCEPT !["s"] = "s_put"]
                  /\ UNCHANGED << ring, tellOfWrites, tellOfReads, senderOpen, 
                                  receiverOpen, sPort, rPort, sWhere, rWhere, 
@@ -422,9 +447,9 @@ s_space_again == /\ pc["s"] = "s_space_again"
 
 s_put == /\ pc["s"] = "s_put"
          /\ sWhere = "here"
-         /\ LET n == Min(space, Size(todo)) IN
-              /\ ring' = Join(ring, First(todo, n))
-              /\ todo' = Rest(todo, n)
+         /\ LET n == Min(space, Len(todo)) IN
+              /\ ring' = Append(ring, Take(todo, n))
+              /\ todo' = Drop(todo, n)
               /\ wrote' = wrote + n
          /\ space' = 0
          /\ pc' = [pc EXCEPT !["s"] = "s_test"]
@@ -437,9 +462,11 @@ s_test == /\ pc["s"] = "s_test"
           /\ IF tellOfWrites = 1
                 THEN /\ tellOfWrites' = 0
                      /\ pc' = [pc EXCEPT !["s"] = "s_raise"]
-                ELSE /\ IF Size(todo) = 0
+                ELSE /\ IF Len(todo) = 0
                            THEN /\ pc' = [pc EXCEPT !["s"] = "s_return"]
-                           ELSE /\ pc' = [pc EXCEPT !["s"] = "s_wait"]
+                           ELSE /\ \/ /\ pc' = [pc EXCEPT !["s"] = "s_wait"]
+                                   \/ /\ "s" \in GivesUp
+                                      /\ pc' = [pc EXCEPT !["s"] = "s_return"]
                      /\ UNCHANGED tellOfWrites
           /\ UNCHANGED << ring, tellOfReads, senderOpen, receiverOpen, sPort, 
                           rPort, sWhere, rWhere, Sent, Got, todo, wrote, space, 
@@ -449,9 +476,12 @@ s_raise == /\ pc["s"] = "s_raise"
            /\ sWhere = "here"
            /\ \E p \in Raised(rPort):
                 rPort' = p
-           /\ IF Size(todo) = 0
+           /\ IF Len(todo) = 0
                  THEN /\ pc' = [pc EXCEPT !["s"] = "s_return"]
-                 ELSE /\ pc' = [pc EXCEPT !["s"] = "s_wait"]
+                 ELSE /\ \/ /\ TRUE
+                            /\ pc' = [pc EXCEPT !["s"] = "s_wait"]
+                         \/ /\ "s" \in GivesUp
+                            /\ pc' = [pc EXCEPT !["s"] = "s_return"]
            /\ UNCHANGED << ring, tellOfWrites, tellOfReads, senderOpen, 
                            receiverOpen, sPort, sWhere, rWhere, Sent, Got, 
                            todo, wrote, space, want, have, took, rTold >>
@@ -478,14 +508,15 @@ s_live_again == /\ pc["s"] = "s_live_again"
 
 s_return == /\ pc["s"] = "s_return"
             /\ sWhere = "here"
+            /\ Sent' = Take(Sent, Len(Sent) - Len(todo))
             /\ todo' = NoBytes
             /\ wrote' = 0
             /\ space' = 0
             /\ sWhere' = "app"
             /\ pc' = [pc EXCEPT !["s"] = "s_call"]
             /\ UNCHANGED << ring, tellOfWrites, tellOfReads, senderOpen, 
-                            receiverOpen, sPort, rPort, rWhere, Sent, Got, 
-                            want, have, took, rTold >>
+                            receiverOpen, sPort, rPort, rWhere, Got, want, 
+                            have, took, rTold >>
 
 Sender == s_call \/ s_live \/ s_space \/ s_arm \/ s_space_again \/ s_put
              \/ s_test \/ s_raise \/ s_wait \/ s_live_again \/ s_return
@@ -523,7 +554,7 @@ r_call == /\ pc["r"] = "r_call"
 
 r_have == /\ pc["r"] = "r_have"
           /\ rWhere = "here"
-          /\ have' = Size(ring)
+          /\ have' = Len(ring)
           /\ IF have' >= want
                 THEN /\ IF have' = 0
                            THEN /\ pc' = [pc EXCEPT !["r"] = "r_live"]
@@ -543,7 +574,7 @@ r_arm == /\ pc["r"] = "r_arm"
 
 r_have_again == /\ pc["r"] = "r_have_again"
                 /\ rWhere = "here"
-                /\ have' = Size(ring)
+                /\ have' = Len(ring)
                 /\ IF have' = 0
                       THEN /\ pc' = [pc EXCEPT !["r"] = "r_live"]
                       ELSE /\ pc' = [pc EXCEPT !["r"] = "r_take"]
@@ -555,8 +586,8 @@ r_have_again == /\ pc["r"] = "r_have_again"
 r_take == /\ pc["r"] = "r_take"
           /\ rWhere = "here"
           /\ LET n == Min(have, want) IN
-               /\ Got' = Join(Got, First(ring, n))
-               /\ ring' = Rest(ring, n)
+               /\ Got' = Append(Got, Take(ring, n))
+               /\ ring' = Drop(ring, n)
                /\ took' = n
           /\ have' = 0
           /\ pc' = [pc EXCEPT !["r"] = "r_test"]
@@ -587,7 +618,9 @@ r_raise == /\ pc["r"] = "r_raise"
 r_live == /\ pc["r"] = "r_live"
           /\ rWhere = "here"
           /\ IF senderOpen = 1
-                THEN /\ pc' = [pc EXCEPT !["r"] = "r_wait"]
+                THEN /\ \/ /\ pc' = [pc EXCEPT !["r"] = "r_wait"]
+                        \/ /\ "r" \in GivesUp
+                           /\ pc' = [pc EXCEPT !["r"] = "r_return"]
                      /\ took' = took
                 ELSE /\ IF L1
                            THEN /\ took' = -1
@@ -600,7 +633,7 @@ r_live == /\ pc["r"] = "r_live"
 
 r_final == /\ pc["r"] = "r_final"
            /\ rWhere = "here"
-           /\ IF Size(ring) > 0
+           /\ IF Len(ring) > 0
                  THEN /\ pc' = [pc EXCEPT !["r"] = "r_have"]
                       /\ took' = took
                  ELSE /\ took' = -1
@@ -704,6 +737,16 @@ s_spurious == /\ pc["s woken"] = "s_spurious"
 
 SenderWoken == s_spurious
 
+s_asks == /\ pc["s asks"] = "s_asks"
+          /\ "s_asks" \in Environment /\ sWhere = "away"
+          /\ tellOfReads' = 1
+          /\ pc' = [pc EXCEPT !["s asks"] = "s_asks"]
+          /\ UNCHANGED << ring, tellOfWrites, senderOpen, receiverOpen, sPort, 
+                          rPort, sWhere, rWhere, Sent, Got, todo, wrote, space, 
+                          want, have, took, rTold >>
+
+SenderAsks == s_asks
+
 s_die == /\ pc["s dies"] = "s_die"
          /\ "s_die" \in Environment /\ sWhere # "gone"
          /\ senderOpen' = 0
@@ -758,8 +801,18 @@ r_spurious == /\ pc["r woken"] = "r_spurious"
 
 ReceiverWoken == r_spurious
 
+r_asks == /\ pc["r asks"] = "r_asks"
+          /\ "r_asks" \in Environment /\ rWhere = "away"
+          /\ tellOfWrites' = 1
+          /\ pc' = [pc EXCEPT !["r asks"] = "r_asks"]
+          /\ UNCHANGED << ring, tellOfReads, senderOpen, receiverOpen, sPort, 
+                          rPort, sWhere, rWhere, Sent, Got, todo, wrote, space, 
+                          want, have, took, rTold >>
+
+ReceiverAsks == r_asks
+
 r_die == /\ pc["r dies"] = "r_die"
-         /\ "r_die" \in Environment /\ rWhere \notin {"connecting", "gone"}
+         /\ "r_die" \in Environment /\ rWhere # "gone"
          /\ receiverOpen' = 0
          /\ \E p \in Raised(sPort):
               sPort' = p
@@ -773,12 +826,13 @@ ReceiverDies == r_die
 
 Next == Sender \/ SenderCloses \/ Receiver \/ ReceiverCloses
            \/ ReceiverConnects \/ SenderLeaves \/ SenderComesBack \/ SenderRobbed
-           \/ SenderWoken \/ SenderDies \/ ReceiverLeaves \/ ReceiverComesBack
-           \/ ReceiverRobbed \/ ReceiverWoken \/ ReceiverDies
+           \/ SenderWoken \/ SenderAsks \/ SenderDies \/ ReceiverLeaves
+           \/ ReceiverComesBack \/ ReceiverRobbed \/ ReceiverWoken
+           \/ ReceiverAsks \/ ReceiverDies
 
 Spec == Init /\ [][Next]_vars
 
-\* END TRANSLATION TLA-e1489390db0357ab94b8e03456b5bb59
+\* END TRANSLATION TLA-d0123bafce01f4202f211b64f3f10ae4
 
 -----------------------------------------------------------------------------------
 (* SAFETY *)
@@ -788,16 +842,16 @@ Where == {"connecting", "app", "here", "away", "closing", "gone"}
 TypeOK ==
     /\ tellOfWrites \in {0, 1} /\ tellOfReads \in {0, 1}
     /\ senderOpen \in {0, 1} /\ receiverOpen \in {0, 1}
-    /\ sPort \in 0..2 /\ rPort \in 0..2
+    /\ sPort \in 0..WakeUpsMax /\ rPort \in 0..WakeUpsMax
     /\ sWhere \in Where \ {"connecting"} /\ rWhere \in Where
     /\ space \in 0..RingBytes /\ have \in 0..RingBytes
     /\ wrote \in Int /\ want \in Nat /\ took \in Int /\ rTold \in BOOLEAN
 
 (* What comes out is what was handed in: nothing lost, doubled or moved. *)
-Integrity == StartsWith(Sent, Got)
+Integrity == IsPrefix(Got, Sent)
 
 (* The ring never holds more than fits. *)
-RingBound == Size(ring) <= RingBytes
+RingBound == Len(ring) <= RingBytes
 
 (* Blocked, with no wake-up to come. *)
 SenderAsleep == sWhere = "here" /\ pc["s"] = "s_wait" /\ ~Ready(sPort)
@@ -812,11 +866,11 @@ NothingMoves ==
    remove. A full ring and an empty one at once cannot be, so both never sleep.               *)
 NoDeadlock ==
     NothingMoves =>
-      /\ SenderAsleep => Size(ring) = RingBytes /\ receiverOpen = 1
-      /\ ReceiverAsleep => Size(ring) = 0 /\ senderOpen = 1
+      /\ SenderAsleep => Len(ring) = RingBytes /\ receiverOpen = 1
+      /\ ReceiverAsleep => Len(ring) = 0 /\ senderOpen = 1
 
 (* The end is reported only after the sender closed and when there is nothing left. *)
-EndIsTheEnd == rTold => senderOpen = 0 /\ Size(ring) = 0
+EndIsTheEnd == rTold => senderOpen = 0 /\ Len(ring) = 0
 
 -----------------------------------------------------------------------------------
 (* FAIRNESS, a name for each conjunct so that a missing one can be named. *)
@@ -861,7 +915,7 @@ EventChannelIsFair == FairSenderWait /\ FairReceiverWait
 (* The receiver's application reads as long as there is something to read or an end to be told.
    Strong fairness, because it may be in the other direction's calls in between. The sender's
    application owes nothing.                                                                  *)
-ReadIsDue == ~rTold /\ (Size(ring) > 0 \/ senderOpen = 0)
+ReadIsDue == ~rTold /\ (Len(ring) > 0 \/ senderOpen = 0)
 r_call_due == ReadIsDue /\ r_call
 
 FairReceiverCall == SF_vars(r_call_due)
@@ -877,11 +931,11 @@ FairSpec == Spec /\ Fairness /\ OtherDirectionReturns
 (* LIVENESS *)
 
 (* Bytes that their writer, dead in the middle of a write, never put into the ring. *)
-CutOff == IF sWhere = "gone" THEN Size(todo) ELSE 0
+CutOff == IF sWhere = "gone" THEN Len(todo) ELSE 0
 
 (* The first n bytes of the stream come out, unless the receiver closes or dies. *)
 Arrives(n) ==
-    Size(Sent) - CutOff >= n ~> Size(Got) >= n \/ receiverOpen = 0 \/ Size(Sent) - CutOff < n
+    Len(Sent) - CutOff >= n ~> Len(Got) >= n \/ receiverOpen = 0 \/ Len(Sent) - CutOff < n
 
 (* A close or a death at one side ends every call at the other, and the receiver is told. *)
 ShutdownOK ==
@@ -890,8 +944,8 @@ ShutdownOK ==
     /\ (receiverOpen = 0) ~> (sWhere # "here")
 
 (* What is still owed, asked of a state in which nothing moves. *)
-BytesOwed == receiverOpen = 1 /\ Size(Sent) - CutOff > Size(Got)
+BytesOwed == receiverOpen = 1 /\ Len(Sent) - CutOff > Len(Got)
 WriteOwed == sWhere = "here"
-ReadOwed  == rWhere = "here" /\ (Size(ring) > 0 \/ senderOpen = 0)
+ReadOwed  == rWhere = "here" /\ (Len(ring) > 0 \/ senderOpen = 0)
 EndOwed   == senderOpen = 0 /\ receiverOpen = 1 /\ ~rTold
 ====================================================================================

@@ -29,6 +29,8 @@ from vchan_testbed.tracer.reader import Trace, read_trace
 PROCESSES = Path(__file__).parent / "processes"
 SECONDS_MAX = 30.0
 DOM0_SECONDS_MAX = 300.0
+SSH_FAILED, NOT_YET = 255, "kex_exchange_identification"
+"""ssh's own status, and what it says of a connection that ends before sshd has spoken."""
 
 
 class RemoteError(Exception):
@@ -203,11 +205,12 @@ class TracedPair:
     server: Remote
     client: Remote
     folder: Path
+    manner: dict[str, str]
 
     def trace(self, **options: Any) -> None:
         """Begin both traces. Options are the Tracer's; "server" and "client" hold those for one."""
         for role, remote in (("server", self.server), ("client", self.client)):
-            own = {k: v for k, v in options.items() if k not in ("server", "client")}
+            own = self.manner | {k: v for k, v in options.items() if k not in ("server", "client")}
             own |= options.get(role, {})
             remote("trace", str(self.path(role)), role, json.dumps(own))
 
@@ -234,20 +237,50 @@ class TracedPair:
         return self.read()
 
 
+MANNERS = {
+    "translation-kept": {"variant": "translation", "order": "kept"},
+    "translation-full": {"variant": "translation", "order": "full"},
+    "emulation": {"variant": "emulation"},
+}
+"""The ways in which accesses are caught and written down; all must tell the same."""
+
+
+TracedBy = Callable[[Path, str], TracedPair]
+
+
 @pytest.fixture
-def traced(domains: Domains, tmp_path: Path) -> TracedPair:
-    """Two processes that can trace themselves, not connected yet."""
+def traced_by(domains: Domains, tmp_path: Path) -> TracedBy:
+    """Two such processes with a library of another folder, in a manner."""
+
+    def pair(library: Path, manner: str) -> TracedPair:
+        ends = []
+        for domid in (1, 2):
+            path = f"{library}:{domains.world.environment(domid)['LD_LIBRARY_PATH']}"
+            ends.append(domains.process("traced_end.py", domid, LD_LIBRARY_PATH=path))
+        return TracedPair(ends[0], ends[1], tmp_path, MANNERS[manner])
+
+    return pair
+
+
+@pytest.fixture(params=MANNERS)
+def traced(request: pytest.FixtureRequest, domains: Domains, tmp_path: Path) -> TracedPair:
+    """Two processes that can trace themselves, not connected yet; in each manner."""
     server, client = (domains.process("traced_end.py", domid) for domid in (1, 2))
-    return TracedPair(server, client, tmp_path)
+    return TracedPair(server, client, tmp_path, MANNERS[request.param])
 
 
 @pytest.fixture(scope="module")
 def recorded(
     loopback_domains: Domains, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Trace, Trace]:
-    """Traces of a run with full and empty rings, waits on both sides, data both ways, a close."""
+    """Traces of a run with full and empty rings, waits on both sides, data both ways, a close.
+
+    With all that can be recorded: whoever changes a field then finds that it matters.
+    """
     server, client = (loopback_domains.process("traced_end.py", domid) for domid in (1, 2))
-    pair = TracedPair(server, client, tmp_path_factory.mktemp("recorded"))
+    pair = TracedPair(
+        server, client, tmp_path_factory.mktemp("recorded"), MANNERS["translation-full"]
+    )
     pair.trace()
     pair.connect(4096, 2048)
     client.start("write_all", bytes(60000), [900, 5000])
@@ -307,16 +340,22 @@ def in_dom0() -> Callable[..., str]:
         options = {"StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null"}
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         call = ["ssh", "-p", str(access.port), "-i", str(access.key), "-o", "IdentitiesOnly=yes"]
-        ran = subprocess.run(
-            [*call, *words, "root@127.0.0.1", command],
-            input=script.read_text() if script else "",
-            capture_output=True,
-            text=True,
-            timeout=DOM0_SECONDS_MAX,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
+        until = time.monotonic() + DOM0_SECONDS_MAX
+        while True:
+            ran = subprocess.run(
+                [*call, *words, "root@127.0.0.1", command],
+                input=script.read_text() if script else "",
+                capture_output=True,
+                text=True,
+                timeout=DOM0_SECONDS_MAX,
+                check=False,
+            )
+            # No run waits for sshd, so it may still be starting; QEMU takes the connection anyway.
+            early = ran.returncode == SSH_FAILED and NOT_YET in ran.stderr
+            if not early or time.monotonic() > until:
+                assert ran.returncode == 0, ran.stderr
+                return ran.stdout
+            time.sleep(1)
 
     return run
 

@@ -4,6 +4,7 @@ from _cffi_backend import FFI
 
 class _Library:
     def vt_library_name(self) -> FFI.CData: ...
+    def vt_prepare(self, manner: FFI.CData, done: FFI.CData) -> int: ...
     def vt_start(
         self,
         fd: int,

@@ -19,9 +19,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer import layout
@@ -33,6 +34,7 @@ CHANNELS_LOOKED_AT_MAX = 256
 CALLS_LOOKED_AT_MAX = 64
 CALIBRATION_NS = 10_000_000
 TOLD_MAY_BE_OFF = 0.02
+_Kinds = TypeVar("_Kinds", bound=IntEnum)
 FAULT_STATES = ("not yet", "held", "done", "in vain")
 """What became of a fault: it hit nothing so far; it holds an access now; it has had its effect; it
 held an access for as long as it may, and what it waited for did not come."""
@@ -47,6 +49,12 @@ class Tracer:
     `path` must not exist. `bytes_max` is the most that the file may grow to; what does not fit is
     counted as dropped. `versions` may have "xen", "kernel" and "program". `faults` are dicts as
     `vchan_testbed.tracer.faults` explains them.
+
+    `variant` is how accesses are caught: "translation" (a copy of the library's code with a jump in
+    the place of each; a library that cannot be translated is emulated, which the header tells) or
+    "emulation" (a signal at each). `order` is "kept" (with translation, and its default: nothing is
+    added between two accesses that orders them, so what the processor reorders is still reordered)
+    or "full" (time stamps and fences around each, and the value that a store overwrote).
 
     Raises InputError for arguments that make no sense, TestbedError when the file cannot be made
     or libxenvchan is not loaded (the binding loads it).
@@ -64,6 +72,8 @@ class Tracer:
         bytes_max: int = 1 << 30,
         versions: Mapping[str, str | None] | None = None,
         faults: Sequence[Mapping[str, Any]] = (),
+        variant: str = "translation",
+        order: str | None = None,
     ) -> None:
         if role not in layout.ROLES or len(run_id) != 16:
             raise InputError(
@@ -78,6 +88,8 @@ class Tracer:
         self._blocks_max = _blocks(bytes_max)
         self._versions = dict(versions or {})
         self._rules = rules_of(faults)
+        self._variant = _named(layout.Variant, variant, "variant")
+        self._order = _order_of(self._variant, order)
         self._recording: _Recording | None = None
 
     def __enter__(self) -> Self:
@@ -87,18 +99,16 @@ class Tracer:
                 "No libxenvchan is loaded in this process, so there is nothing to trace.",
                 next_step="Import vchan_testbed.bindings.channel before.",
             )
+        is_translated = self._prepare()
         clock = _Clock.calibrated()
         recording = _Recording(*self._create_file(), os.getpid(), clock)
-        header = self._header(_text(name), clock)
+        header = self._header(_text(name), clock, is_translated)
         rules = ffi.new("struct vt_rule[]", self._rules)
         files = (recording.fd, header, self._blocks_max, recording.doorbell_fd, recording.held_fd)
         if lib.vt_start(*files, rules, len(self._rules)):
             recording.close()
             self._path.unlink()
-            raise TestbedError(
-                f"The process cannot be traced: {_text(lib.vt_problem())}.",
-                next_step="`vchan-testbed doctor` says what this machine has.",
-            )
+            raise _cannot_be_traced()
         self._recording = recording
         return self
 
@@ -119,7 +129,7 @@ class Tracer:
 
     @property
     def doorbell_fd(self) -> int:
-        """An eventfd that is rung when a block is full; it is closed when the trace ends."""
+        """An eventfd that is rung soon after blocks were full; it is closed when the trace ends."""
         return self._running().doorbell_fd
 
     @property
@@ -185,7 +195,18 @@ class Tracer:
                 next_step="Name a file that does not exist, in a folder that you may write to.",
             ) from error
 
-    def _header(self, library: str, clock: _Clock) -> bytes:
+    def _prepare(self) -> bool:
+        """Whether the library is translated: one that cannot be is emulated."""
+        manner: Any = ffi.new("struct vt_manner *")
+        manner.translate = self._variant is layout.Variant.TRANSLATION
+        manner.keep_order = self._order is layout.Order.KEPT
+        made: Any = ffi.new("struct vt_translated *")
+        if lib.vt_prepare(manner, made):
+            raise _cannot_be_traced()
+        self._translated = (int(made.functions), int(made.refused), int(made.sites))
+        return bool(made.is_there)
+
+    def _header(self, library: str, clock: _Clock, is_translated: bool) -> bytes:
         kernel = self._versions.get("kernel") or os.uname().release
         program = self._versions.get("program") or Path(sys.argv[0]).name or "python3"
         texts = (self._versions.get("xen") or "", library, kernel, program)
@@ -201,8 +222,8 @@ class Tracer:
             layout.FileState.RECORDING,
             self._role,
             layout.Level.EXACT,
-            0,
-            layout.Variant.EMULATION,
+            self._order if is_translated else layout.Order.FULL,
+            layout.Variant.TRANSLATION if is_translated else layout.Variant.EMULATION,
             *self._domids,
             0,
             0,
@@ -217,6 +238,36 @@ class Tracer:
 
 
 _TSC_HZ_OFFSET = 80
+
+
+def _cannot_be_traced() -> TestbedError:
+    return TestbedError(
+        f"The process cannot be traced: {_text(lib.vt_problem())}.",
+        next_step="`vchan-testbed doctor` says what this machine has.",
+    )
+
+
+def _order_of(variant: layout.Variant, name: str | None) -> layout.Order:
+    """The order asked for; of accesses that each take a signal none can be kept."""
+    if name is None:
+        return layout.Order.KEPT if variant is layout.Variant.TRANSLATION else layout.Order.FULL
+    order = _named(layout.Order, name, "order")
+    if order is layout.Order.KEPT and variant is layout.Variant.EMULATION:
+        raise InputError(
+            "The order of accesses cannot be kept by emulation: each takes a signal.",
+            next_step="Use the translation, or the order full.",
+        )
+    return order
+
+
+def _named(kinds: type[_Kinds], name: str, what: str) -> _Kinds:
+    try:
+        return kinds[name.upper()]
+    except KeyError:
+        names = ", ".join(kind.name.lower() for kind in kinds)
+        raise InputError(
+            f"There is no {what} {name!r}.", next_step=f"Use one of: {names}."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def make_builder(folder: str) -> FFI:
         sources=[f"{folder}/{path.name}" for path in sorted(CORE.glob("*.c"))],
         include_dirs=[folder],
         depends=[f"{folder}/{path.name}" for path in sorted(CORE.glob("*.h"))],
+        libraries=["Zydis"],
         define_macros=[("_GNU_SOURCE", "1")],
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
     )

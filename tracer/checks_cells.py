@@ -25,7 +25,7 @@ from vchan_testbed.tracer.checks_parts import (
     is_any,
     signed,
 )
-from vchan_testbed.tracer.layout import Cell, Kind
+from vchan_testbed.tracer.layout import Cell, Flag, Kind
 
 WRAP = 1 << 32
 FAR = 1 << 31
@@ -75,6 +75,7 @@ def cell_problems(server: Side, client: Side) -> Cells:
         # It failed or was cut off within its init: what else it stored is not known.
         return cells
     _orders(cells)
+    _prepared(cells)
     left, right = (1 << order for order in orders)
     _ring(cells, client, Cell.LEFT_PROD, server, Cell.LEFT_CONS, left)
     _ring(cells, server, Cell.RIGHT_PROD, client, Cell.RIGHT_CONS, right)
@@ -111,6 +112,22 @@ def _orders(cells: Cells) -> None:
 # ---- indices ----
 
 
+def _prepared(cells: Cells) -> None:
+    """Rings whose indices the application set have to be empty and not used by anybody before."""
+    server, client = cells.server, cells.client
+    places = server.prepared
+    if not len(places):
+        return
+    text = "An index that is to begin with {new} was {old}: its ring was used already."
+    cells.report(server, places[server.records["old"][places] != 0], "R1", text)
+    for prod, cons in ((Cell.LEFT_PROD, Cell.LEFT_CONS), (Cell.RIGHT_PROD, Cell.RIGHT_CONS)):
+        written, read = server.first_index(prod), server.first_index(cons)
+        if written != read:
+            text = f"A ring begins with {written} as its prod and {read} as its cons: not empty."
+            cells.problems.append(Problem(server.role, int(places[-1]), "R1", text))
+    _all_before(cells, server, places[-1:], client.accesses[:1])
+
+
 @dataclass(frozen=True)
 class _Index:
     """One index over the whole run: its value in 64 bits after each write by its owner."""
@@ -118,7 +135,7 @@ class _Index:
     owner: Side
     writes: Indices
     values: Numbers
-    """values[0] is the init's 0, values[n] comes of writes[n-1]."""
+    """values[0] is what it begins with, values[n] comes of writes[n-1]."""
     by_one_thread: bool
 
 
@@ -129,7 +146,7 @@ def _ring(
     cons = _index(cells, receiver, sender, cons_cell, ring_bytes)
     if prod is None or cons is None:
         return
-    put, taken = int(prod.values[-1]), int(cons.values[-1])
+    put, taken = (int(index.values[-1] - index.values[0]) for index in (prod, cons))
     if taken > put and sender.ends_complete:
         text = f"{taken} bytes were taken out of a ring that {put} were put into."
         cells.problems.append(Problem(receiver.role, int(cons.writes[-1]), "R1", text))
@@ -146,7 +163,7 @@ def _index(cells: Cells, owner: Side, peer: Side, cell: Cell, ring_bytes: int) -
         return None
     foreign = others[is_any(peer.records["kind"][others], WRITES)]
     cells.report(peer, foreign, "R1", "An index is moved to {new} by the side that must not.")
-    index = _written(cells, owner, own, ring_bytes)
+    index = _written(cells, owner, own, ring_bytes, cells.server.first_index(cell))
     if index is None or len(foreign):
         return None
     _own_loads(cells, index, own)
@@ -154,28 +171,32 @@ def _index(cells: Cells, owner: Side, peer: Side, cell: Cell, ring_bytes: int) -
     return index
 
 
-def _written(cells: Cells, owner: Side, own: Indices, ring_bytes: int) -> _Index | None:
+def _written(cells: Cells, owner: Side, own: Indices, ring_bytes: int, first: int) -> _Index | None:
     records = owner.records
     writes = own[is_any(records["kind"][own], WRITES)]
     old, new = signed(records["old"][writes]), signed(records["new"][writes])
+    unknown = records["flags"][writes] & Flag.OLD_UNKNOWN != 0
+    by_one_thread = len(np.unique(records["thread"][writes])) <= 1
+    if unknown.any() and not by_one_thread:
+        return None
+    old = np.where(unknown, np.append(first, new[:-1])[: len(new)], old)
     steps = (new - old) % WRAP
     far = steps > ring_bytes
     cells.report(owner, writes[far], "R1", "An index jumps from {old} to {new}, beyond its ring.")
-    by_one_thread = len(np.unique(records["thread"][writes])) <= 1
     if not by_one_thread:
         # Which thread came first is not known; sums still are.
-        left_over = _left_over(np.append(new, 0), old)
+        left_over = _left_over(np.append(new, first), old)
         if left_over != 1:
             text = "The values that two threads stored in one index do not follow on each other."
             cells.problems.append(Problem(owner.role, int(writes[0]), "log", text))
             return None
-        return _Index(owner, writes, np.append(0, np.sort(np.cumsum(steps))), False)
-    before = np.append(0, new[:-1]) if len(new) else new
+        return _Index(owner, writes, first + np.append(0, np.sort(np.cumsum(steps))), False)
+    before = np.append(first, new[:-1]) if len(new) else new
     wrong = old != before
     cells.report(owner, writes[wrong], "log", "An index is moved from {old}, where it was not.")
     if wrong.any() or far.any():
         return None
-    return _Index(owner, writes, np.append(0, np.cumsum(steps)), True)
+    return _Index(owner, writes, first + np.append(0, np.cumsum(steps)), True)
 
 
 def _left_over(more: Numbers, fewer: Numbers) -> int:
@@ -204,17 +225,18 @@ def _peer_loads(cells: Cells, index: _Index, peer: Side, others: Indices) -> Non
     records = peer.records
     loads = others[is_any(records["kind"][others], READS)]
     threads = np.unique(records["thread"][loads])
-    if not index.by_one_thread or (index.values[-1] >= WRAP and len(threads) > 1):
+    first = int(index.values[0])
+    if not index.by_one_thread or (index.values[-1] - first >= WRAP and len(threads) > 1):
         # With more than 4 GiB it is not known where in the stream a thread came in.
         return
     for thread in threads:
         own = loads[records["thread"][loads] == thread]
         seen = signed(records["old"][own])
-        steps = np.diff(np.append(0, seen)) % WRAP
+        steps = np.diff(np.append(first, seen)) % WRAP
         backwards = steps >= FAR
         cells.report(peer, own[backwards], "R1", "An index reads {old}, less than it did before.")
         if not backwards.any():
-            _match(cells, index, peer, own, np.cumsum(steps))
+            _match(cells, index, peer, own, first + np.cumsum(steps))
 
 
 def _match(cells: Cells, index: _Index, peer: Side, loads: Indices, seen: Numbers) -> None:
@@ -242,7 +264,8 @@ def _live(cells: Cells, owner: Side, peer: Side, cell: Cell, start: int) -> None
     foreign = others[is_any(peer.records["kind"][others], WRITES)]
     cells.report(peer, foreign, "R8", "A live byte is set to {new} by the other side.")
     stages = np.append(start, signed(records["new"][writes]))
-    wrong = (stages[:-1] != signed(records["old"][writes])) | (stages[1:] >= stages[:-1])
+    known = records["flags"][writes] & Flag.OLD_UNKNOWN == 0
+    wrong = known & (stages[:-1] != signed(records["old"][writes])) | (stages[1:] >= stages[:-1])
     cells.report(owner, writes[wrong], "R8", "A live byte goes from {old} to {new}.")
     if wrong.any() or len(foreign):
         return

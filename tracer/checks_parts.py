@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vchan_testbed.tracer.format import Records, Role
-from vchan_testbed.tracer.layout import Call, Cell, Flag, Kind
+from vchan_testbed.tracer.layout import CELL_WIDTH, Call, Cell, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 
 Indices = npt.NDArray[np.intp]
@@ -24,6 +24,7 @@ READS = (Kind.LOAD, Kind.CMPXCHG_FAIL)
 WRITES = (Kind.STORE, Kind.RMW_LOCKED, Kind.RMW_PLAIN, Kind.CMPXCHG_OK, Kind.BULK)
 CELLS_END = 24
 TESTS = (Kind.RMW_LOCKED, Kind.RMW_PLAIN, Kind.CMPXCHG_OK)
+INDEX_CELLS = (Cell.LEFT_CONS, Cell.LEFT_PROD, Cell.RIGHT_CONS, Cell.RIGHT_PROD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,40 @@ class Side:
         accesses = is_any(self.records["kind"][own], READS + WRITES)
         return _chosen(own, accesses & (self.records["offset"][own] < CELLS_END))
 
+    @cached_property
+    def prepared(self) -> Indices:
+        """Where the server's application set the indices that the rings begin with.
+
+        It does so right behind a server_init that succeeded, and before anything else: what comes
+        later is as foreign as ever.
+        """
+        own, records = self.own, self.records
+        exits = records["kind"][own] == Kind.CALL_EXIT
+        inits = exits & (records["call"][own] == Call.SERVER_INIT)
+        made = np.flatnonzero(inits & (records["new"][own] == 0))
+        if not len(made):
+            return own[:0]
+        behind = own[made[0] + 1 :]
+        stores = (records["kind"][behind] == Kind.STORE) & ~by_library(records[behind])
+        stores &= np.isin(records["offset"][behind], INDEX_CELLS)
+        stores &= records["width"][behind] == CELL_WIDTH[Cell.LEFT_CONS]
+        stores &= (records["call"][behind] == Call.NONE) & (
+            records["thread"][behind] == records["thread"][own[made[0]]]
+        )
+        return behind[: len(behind) if stores.all() else int(np.argmin(stores))]
+
+    def first_index(self, cell: Cell) -> int:
+        """What an index begins with: 0, if the server's application did not set it."""
+        set_there = self.prepared[self.records["offset"][self.prepared] == cell]
+        return int(self.records["new"][set_there[-1]]) if len(set_there) else 0
+
     def on_cell(self, cell: Cell) -> Indices:
-        """Where the accesses to one cell are, its server's init not among them."""
+        """Where the accesses to one cell are, its server's init and what prepared it left out."""
         at = self.accesses
         wanted = self.records["offset"][at] == cell
-        return _chosen(at, wanted & (self.records["call"][at] != Call.SERVER_INIT))
+        wanted &= self.records["call"][at] != Call.SERVER_INIT
+        places = _chosen(at, wanted)
+        return _chosen(places, ~np.isin(places, self.prepared)) if len(self.prepared) else places
 
     def in_init(self, cell: Cell) -> Indices:
         """Where the server's init wrote the cell."""

@@ -74,7 +74,7 @@ class TraceHeader:
     start_realtime_ns: int = 0
     level: Literal["exact", "calls"] = "exact"
     variant: int = layout.Variant.EMULATION
-    order: int = 0
+    order: int = layout.Order.FULL
     channels: int = 1
     xen_version: str = ""
     library: str = ""
@@ -257,7 +257,11 @@ def _blocks(records: Records, *, complete: bool) -> Iterator[bytes]:
 
 def _block(number: int, thread: int, part: Records, *, closed: bool) -> bytes:
     data = part.tobytes()
-    fields: tuple[Any, ...] = (len(part), layout.BlockState.CLOSED, zlib.crc32(data))
+    fields: tuple[Any, ...] = (
+        len(part),
+        layout.BlockState.CLOSED,
+        zlib.crc32(part["check"].tobytes()),
+    )
     if not closed:
         fields = (0, layout.BlockState.OPEN, 0)
     head = layout.BLOCK_HEADER.pack(

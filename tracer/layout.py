@@ -7,7 +7,7 @@ A trace file (`.vtrace`, little endian) is a header page and then blocks:
     69632  block 1 ...
 
 A block belongs to one thread. While it is open its records count by themselves, each with its own
-check; when it is closed it has a count and a CRC-32 over its records.
+check; when it is closed it has a count and a CRC-32 over their checks.
 
 One record, byte by byte. The example: the server, 64 bytes further, moves left.cons.
 
@@ -46,8 +46,8 @@ What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
     PENDING_ENTER      -
     PENDING_EXIT       new = port or -1, old = errno if it failed
     UNMASK             old = port, new = result
-    BIND_UNBOUND       new = port or -1
-    BIND_INTERDOMAIN   old = remote port, new = port or -1
+    BIND_UNBOUND       new = port or -1, operand = the peer's domid
+    BIND_INTERDOMAIN   old = remote port, new = port or -1, operand = the peer's domid
     UNBIND             old = port, new = result
     EVTCHN_CLOSE       new = result
     SHARE_PAGE         old = grant, new = 1 or 0 if it failed, offset = live byte of this side
@@ -63,7 +63,12 @@ What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
                        hold the access, later, with HELD or HELD_IN_VAIN
     PAYLOAD            old = stream position as decoded from the data, new = bytes, operand =
                        0 if the data is right, 1 if not
-    COPY               old = offset in the ring, new = bytes; op COPY_IN (0) or COPY_OUT (1)
+    COPY               old = digest of the bytes that the application hands in or gets
+                       (core/digest.h), new = how many, operand = offset in the ring;
+                       op COPY_IN (0) or COPY_OUT (1)
+
+A store of the application's (flag BY_APPLICATION, call NONE) to an index right behind a successful
+CALL_EXIT of server_init sets what a ring begins with; prod and cons of a ring get the same value.
 
 An access that covers several cells of the page (an 8-byte store of zero, a 16-bit store of both
 live bytes) is one record for each cell, all with the same time stamps and site.
@@ -75,14 +80,16 @@ The header, byte by byte:
      12  header_bytes       u32      4096
      16  record_bytes       u32      64
      20  block_bytes        u32      65536
-     24  blocks_used        u32      grows while recording
+     24  blocks_used        u32      grows while recording; one may be empty that was kept ready
      28  blocks_max         u32
      32  dropped            u64      records that found no room
      40  state              u32      1 recording, 2 complete
      44  role               u32      0 server, 1 client
      48  level              u32      1 exact, 2 calls
-     52  order              u32      0: every access has its record (full)
-     56  variant            u32      1 emulation
+     52  order              u32      0 full, 1 kept: no time stamps but in CALL_ENTER, CALL_EXIT
+                                     and what is written down by itself (ATTACH, DETACH, PAYLOAD),
+                                     and no `old` of stores (flag OLD_UNKNOWN)
+     56  variant            u32      1 emulation, 2 translation
      60  domid              u32
      64  peer_domid         u32
      68  left_order         u32      of the first channel that was attached; 0 before
@@ -107,7 +114,7 @@ The header of a block:
      12  first_seq  u32
      16  count      u32  of records, when closed
      20  state      u32  1 open, 2 closed
-     24  crc        u32  CRC-32 (zlib) of `count` records, when closed
+     24  crc        u32  CRC-32 (zlib) of the checks of `count` records, when closed
      28  tid        u32  the kernel's name of the thread
      32  zeros
 """
@@ -118,7 +125,11 @@ import struct
 from enum import IntEnum, IntFlag
 
 MAGIC = b"VCHTRACE"
-VERSION = 1
+VERSION = 3
+"""From 2 on a COPY has a digest of its bytes.
+
+From 3 on the order may be kept, and the CRC of a block is over its records' checks.
+"""
 HEADER_BYTES = 4096
 BLOCK_BYTES = 65536
 BLOCK_HEADER_BYTES = 64
@@ -238,6 +249,8 @@ class Flag(IntFlag):
     """The test bed held this access until what it waited for had come."""
     HELD_IN_VAIN = 32
     """The test bed held this access, and what it waited for did not come in time."""
+    OLD_UNKNOWN = 64
+    """A plain store of which `old` was not looked at: that would have taken an exchange."""
 
 
 class FileState(IntEnum):
@@ -265,6 +278,18 @@ class Variant(IntEnum):
     """How the accesses are caught."""
 
     EMULATION = 1
+    """A signal at each."""
+    TRANSLATION = 2
+    """A copy of the library's code with a jump in the place of each; what that misses: a signal."""
+
+
+class Order(IntEnum):
+    """What the tracer does to the order of two accesses."""
+
+    FULL = 0
+    """Time stamps with fences around each, and stores that are exchanges."""
+    KEPT = 1
+    """Nothing: time stamps only where calls begin and end."""
 
 
 ROLES = ("server", "client")

@@ -19,6 +19,7 @@ import numpy as np
 
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer import layout
+from vchan_testbed.tracer.completed import completed
 from vchan_testbed.tracer.format import (
     BLOCK_HEADER_DTYPE,
     RECORD_DTYPE,
@@ -56,13 +57,13 @@ def read_trace(path: Path) -> Trace:
     """
     header, found = _load(path)
     cuts = list(found.cuts)
-    if header.complete and found.blocks < header.blocks_used:
-        cuts.append(f"{found.blocks} of {header.blocks_used} blocks are there.")
+    if header.complete and found.reach < header.blocks_used:
+        cuts.append(f"It reaches to block {found.reach}, of {header.blocks_used}.")
     if not header.complete:
         cuts.insert(0, "The process did not end its trace.")
     lost = [f"{header.dropped} records found no room in the file."] if header.dropped else []
     records: Records = np.concatenate([np.empty(0, RECORD_DTYPE), *found.parts])
-    records = records[np.lexsort((records["seq"], records["thread"]))]
+    records = completed(header, records[np.lexsort((records["seq"], records["thread"]))])
     ending: Literal["complete", "cut"] = "cut" if cuts else "complete"
     return Trace(header, records, ending, header.dropped, tuple(cuts + lost))
 
@@ -74,14 +75,15 @@ class _Found:
     name: str
     parts: list[Records] = field(default_factory=list)
     cuts: list[str] = field(default_factory=list)
-    blocks: int = 0
+    reach: int = 0
+    """Blocks up to the last one with something in it; some before it may never have been used."""
 
     def take(self, number: int, block: bytes) -> None:
         """Take in one block, which may be cut short."""
         if block == _ZEROS[: len(block)]:
             # Claimed by a thread that never got to write into it, or never claimed.
             return
-        self.blocks += 1
+        self.reach = number + 1
         if len(block) < layout.BLOCK_HEADER_BYTES:
             self.cuts.append(f"Block {number} is cut off within its header.")
             return
@@ -100,7 +102,8 @@ class _Found:
             self._take_open(number, records)
 
     def _take_closed(self, number: int, records: Records, crc: int) -> None:
-        if zlib.crc32(records.tobytes()) != crc:
+        checks = checks_of(records)
+        if (checks != records["check"]).any() or zlib.crc32(checks.tobytes()) != crc:
             raise self._damaged(f"Block {number} of {self.name} has a wrong CRC.")
         self.parts.append(records)
 

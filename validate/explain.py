@@ -28,7 +28,7 @@ _PROGRESS = {
     "STALLED": "it stands still, with a promise open, where the spec admits that",
     "INCONCLUSIVE": "what became of the promises cannot be told",
 }
-_SENDS: dict[Direction, str] = {"left": "client", "right": "server"}
+_SENDS: dict[Direction, str] = {"left": "client", "right": "server", "both": "server"}
 _DUE = {
     "s_wait": "the {s} sleeps in a write, and what should have woken it never did",
     "r_wait": "the {r} sleeps in a read, and what should have woken it never did",
@@ -43,10 +43,16 @@ _DUE = {
 _DEVIATIONS = {
     "L1": "a reader that finds the ring empty and then the writer gone does not look into the ring "
     "again, and loses the last bytes",
+    "L2": "a blocking write whose notify fails goes on one byte before what it has just put",
+    "L4": "a call whose notify fails returns an error, though it has moved its index",
+    "L5": "a server with server_persist set never asks whether the client is there",
+    "L8": "a wait that a signal ends makes the call fail",
+    "L9": "the death of a domain raises no event and leaves its live byte as it is",
 }
 _NEXT_REJECTED = {
     "log": "run it again; if this comes back, the tracer is at fault, not vchan",
-    "memory-order": "run it again; if this comes back, look at the clocks and memory of both ends",
+    "memory-order": "run it again; if this comes back, look at the barriers and the locked changes "
+    "of the library, then at the memory of both ends",
     "payload": "run it again; under an emulator the processor can be at fault",
 }
 
@@ -121,6 +127,8 @@ def details(verdict: Verdict) -> list[str]:
             lines.append(f"{use.id}: {_DEVIATIONS[use.id]}.")
         first = f", first at {place_words(use.places[0])}" if use.places else ""
         lines.append(f"{use.id} was used {_times(len(use.places))}{first}.")
+    if others := [text for one in verdict.directions for text in one.alternatives]:
+        lines.append(f"As few deviations would do: {' or '.join(dict.fromkeys(others))}.")
     if verdict.faults_injected:
         events = (
             "one event" if verdict.faults_injected == 1 else f"{verdict.faults_injected} events"
@@ -146,12 +154,31 @@ def _due(verdict: Verdict) -> Iterator[str]:
         for action in (one.due_action or "").split(" or "):
             if not action:
                 continue
+            if one.direction == "both":
+                yield f"Due: {action}: {_due_in_the_library(action)}."
+                found = True
+                continue
             call = "write" if action.startswith("s_") else "read"
             words = _DUE.get(action, f"the {sides[action[0]]} does not go on in its {call}")
             yield f"Due: {action}, direction {one.direction}: {words.format(**sides)}."
             found = True
     if not found and verdict.progress_reason:
         yield f"Progress: {_sentence(verdict.progress_reason)}"
+
+
+def _due_in_the_library(action: str) -> str:
+    """A fair action of the library's spec, with the side's name behind it."""
+    name, _, who = action.partition(" ")
+    peer = "server" if who == "client" else "client"
+    if name == "wait":
+        return f"the {who} sleeps in a call, and what should have woken it never did"
+    if name in ("w_raise", "r_raise", "c_give_back", "c_raise", "k_raise"):
+        return f"the {who} owes the {peer} an event"
+    if name == "call_read":
+        return f"the {who} has something to read and does not"
+    if name.startswith(("k_", "i_")):
+        return f"the {who} does not go on opening the channel"
+    return f"the {who} does not go on in its call"
 
 
 def last_words(verdict: Verdict) -> list[str]:

@@ -1,4 +1,8 @@
-"""Both directions followed through the spec, and what comes of it: conformance and progress."""
+"""A channel followed through the specs, and what comes of it: conformance and progress.
+
+The whole channel is followed through Libxenvchan: that gives the verdict. Each of its directions is
+followed through Vchan as well, as far as that can express it, and has to be safe there too.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import cast
 
 from vchan_testbed.progress import Progress
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.validate import verdict as words_of_verdict
 from vchan_testbed.validate.evidence import ROLES
-from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, Start
-from vchan_testbed.validate.liveness import progress_of
+from vchan_testbed.validate.lanes import EndState, FollowResult, Lanes, SpecParams, Start
+from vchan_testbed.validate.liveness import Question, progress_of
 from vchan_testbed.validate.lost_tail import judged_up_to, lost_tails
 from vchan_testbed.validate.prepare import Case, Prepared
 from vchan_testbed.validate.replay import Follow, Replay, Replayed
+from vchan_testbed.validate.states import states_of
 from vchan_testbed.validate.tlc.actions import ActionMap
 from vchan_testbed.validate.tlc.follow import follow
 from vchan_testbed.validate.unfollowed import REPEAT
@@ -29,21 +35,83 @@ LOOK = (
     "see what it said last in the console folder of the run directory; where its death is the "
     "experiment, name the outcome in `expect:`"
 )
+SAFETY = "Of each direction it is asked whether it is safe; progress is the whole channel's."
 LOST = "The last records of an end are lost: in which state it ended is not known."
 
 
 def followed(case: Case, judge: Follow | None, progress: Progress) -> Verdict:
-    """The verdict on both directions; `judge` follows a piece, None is TLC. Raises TestbedError."""
-    actions = case.tables.actions
-    judge = judge or _tlc(actions)
-    steps = sum(one.steps for one in case.directions)
-    with progress.step(f"Follow {steps} steps through the spec {actions.module}"):
-        shared = [_Shared(progress, one.lanes.direction) for one in case.directions]
-        with ThreadPoolExecutor(len(case.directions)) as pool:
-            each = zip(case.directions, shared, strict=True)
-            running = [pool.submit(_one_direction, one, case, judge, shown) for one, shown in each]
+    """The verdict on the channel and its directions.
+
+    `judge` follows a piece of a direction, None is TLC; the whole channel is TLC's in any case.
+    Raises TestbedError.
+    """
+    parts = parts_of(case)
+    steps = sum(one.steps for one in parts)
+    with progress.step(f"Follow {steps} steps through the spec {case.tables.module}"):
+        shared = [_Shared(progress, one.lanes.direction) for one in parts]
+        with ThreadPoolExecutor(2) as pool:
+            running = [
+                pool.submit(
+                    _one_part,
+                    one,
+                    case,
+                    judge if judge and one is not case.channel else _tlc(one.actions),
+                    shown,
+                )
+                for one, shown in zip(parts, shared, strict=True)
+            ]
             found = [one.result() for one in running]
-    return _combined(found)
+    if case.channel is None:
+        return _combined(found)
+    return _with_directions(found[0], found[1:], case)
+
+
+def parts_of(case: Case) -> list[Prepared]:
+    """What is followed: the channel first, and each direction that Vchan can express."""
+    if case.channel is None:
+        return list(case.directions)
+    return [case.channel, *(one for one in case.directions if not one.lanes.needs)]
+
+
+def _with_directions(
+    channel: DirectionVerdict, directions: Sequence[DirectionVerdict], case: Case
+) -> Verdict:
+    """The channel's verdict; of its directions counts whether each is safe by the protocol.
+
+    They cannot be if the channel's own verdict rests on a wake-up out of nowhere: Vchan has none
+    that no record shows.
+    """
+    if channel.spurious:
+        directions = []
+    safe = [replace(one, progress="INCONCLUSIVE", progress_reason=SAFETY) for one in directions]
+    whole = _combined([channel])
+    worse = next((one for one in safe if _worse(one, channel)), None)
+    notes = tuple(
+        f"The {one.lanes.direction} direction was not judged by {one.actions.module} as well: "
+        f"{'; '.join(one.lanes.needs)}."
+        for one in case.directions
+        if one.lanes.needs
+    )
+    if channel.spurious:
+        times = "once" if channel.spurious == 1 else f"{channel.spurious} times"
+        notes = (f"A wake-up that no recorded event explains came {times}, which is legal.", *notes)
+    whole = replace(whole, directions=(channel, *safe), notes=notes, spurious=channel.spurious)
+    if worse is None:
+        return whole
+    found = _combined([worse])
+    return replace(
+        found,
+        reason=f"{worse.direction}, by {worse.spec}: {worse.reason}",
+        directions=whole.directions,
+        coverage=whole.coverage,
+        overlap=whole.overlap,
+        notes=notes,
+    )
+
+
+def _worse(direction: DirectionVerdict, channel: DirectionVerdict) -> bool:
+    rank = words_of_verdict.CONFORMANCE.index
+    return rank(direction.conformance) > rank(channel.conformance)
 
 
 def _tlc(actions: ActionMap) -> Follow:
@@ -60,12 +128,17 @@ def _tlc(actions: ActionMap) -> Follow:
     return judged
 
 
-def _one_direction(
-    one: Prepared, case: Case, judge: Follow, progress: Progress
-) -> DirectionVerdict:
-    words = Words(one.lanes, case.traces, one.order)
-    actions = case.tables.actions
-    replayed = Replay(one.lanes, one.cuts, judge, progress, actions.switches).run()
+def _one_part(one: Prepared, case: Case, judge: Follow, progress: Progress) -> DirectionVerdict:
+    actions = one.actions
+    words = Words(one.lanes, case.traces, one.order, states_of(actions))
+    replayed = Replay(
+        one.lanes,
+        one.cuts,
+        judge,
+        progress,
+        actions.switches,
+        may_be_spurious="spurious" in actions.actions,
+    ).run()
     base = _counted(one, replayed, actions)
     if replayed.undecided:
         return _undecided(base, replayed)
@@ -120,14 +193,27 @@ def _accepted(base: DirectionVerdict, replayed: Replayed, words: Words) -> Direc
     if not known:
         return base
     reason = f"explained only with the known deviation {', '.join(switches)} of libxenvchan"
-    return replace(base, conformance="KNOWN", reason=reason, switches=switches, known=known)
+    others = dict.fromkeys(", ".join(one) for use in replayed.uses for one in use.alternatives)
+    return replace(
+        base,
+        conformance="KNOWN",
+        reason=reason,
+        switches=switches,
+        alternatives=tuple(others),
+        known=known,
+    )
 
 
 def _with_progress(
     base: DirectionVerdict, one: Prepared, case: Case, replayed: Replayed
 ) -> DirectionVerdict:
-    owner_of = case.tables.actions.owner_of
-    judged = progress_of(replayed.ends, one.lanes.ring, case.evidence, owner_of)
+    question = Question(
+        states=states_of(one.actions),
+        role=one.lanes.role,
+        evidence=case.evidence,
+        owner_of=one.actions.owner_of,
+    )
+    judged = progress_of(replayed.ends, question)
     if judged.word == "PROGRESS" and (dead := _dead(case)):
         # Nothing is owed by the dead: a library that crashes at its first call would pass.
         reason = f"The {dead} died before it was through: what it had still to do was not done."
@@ -153,6 +239,8 @@ def _counted(one: Prepared, replayed: Replayed, actions: ActionMap) -> Direction
     unlogged = sum(count for name, count in replayed.coverage.items() if name not in shown)
     return DirectionVerdict(
         direction=one.lanes.direction,
+        spec=actions.module,
+        spurious=_spurious(replayed.ends),
         conformance="ACCEPTED",
         progress="INCONCLUSIVE",
         progress_reason="No end state is known of what is no behaviour.",
@@ -164,6 +252,12 @@ def _counted(one: Prepared, replayed: Replayed, actions: ActionMap) -> Direction
         pieces=replayed.pieces,
         states=replayed.states,
     )
+
+
+def _spurious(ends: Sequence[EndState]) -> int:
+    """The fewest wake-ups out of nowhere with which an end was reached."""
+    used = (cast(int, one.state.as_dict().get("awakened", 0)) for one in ends)
+    return min(used, default=0)
 
 
 def _combined(found: Sequence[DirectionVerdict]) -> Verdict:
@@ -178,7 +272,7 @@ def _combined(found: Sequence[DirectionVerdict]) -> Verdict:
     return Verdict(
         conformance=conformance,
         progress=progress,
-        reason=f"{worst.direction}: {worst.reason}" if worst.reason else "",
+        reason=_reason(worst),
         kind="protocol" if conformance == "REJECTED" else "",
         progress_reason=_progress_reason(found, stuck),
         known=_by_id([use for one in found for use in one.known]),
@@ -196,11 +290,19 @@ def _combined(found: Sequence[DirectionVerdict]) -> Verdict:
     )
 
 
+def _reason(worst: DirectionVerdict) -> str:
+    if not worst.reason or worst.direction == "both":
+        return worst.reason
+    return f"{worst.direction}: {worst.reason}"
+
+
 def _progress_reason(found: Sequence[DirectionVerdict], stuck: DirectionVerdict) -> str:
     """With the directions that it holds for."""
     reason = stuck.progress_reason
     same = [one.direction for one in found if one.progress_reason == reason]
-    return f"{' and '.join(same)}: {reason}" if reason else ""
+    if not reason or same == ["both"]:
+        return reason
+    return f"{' and '.join(same)}: {reason}"
 
 
 def _advice(worst: DirectionVerdict, stuck: DirectionVerdict) -> str:

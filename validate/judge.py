@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vchan_testbed.progress import Progress, Quiet
-from vchan_testbed.tracer.layout import Flag
+from vchan_testbed.tracer.layout import Flag, Order
 from vchan_testbed.validate.cuts import Size
 from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.followed import followed
@@ -82,12 +82,11 @@ def _framed(found: Verdict, case: Case) -> Verdict:
         int(np.count_nonzero(records["flags"] & Flag.FAULT_INJECTED)) for records in every
     )
     cycles = list(_cycles(case)) if found.conformance == "REJECTED" else []
-    kind: Kind = "memory-order" if cycles and found.kind == "protocol" else found.kind
     return replace(
         found,
-        kind=kind,
+        kind=_kind(found, case, contradicted=bool(cycles)),
         expectation=Expectation.of(case.evidence.expect),
-        spec=case.tables.actions.module,
+        spec=case.tables.module,
         spec_hash=case.tables.hash,
         host=dict(facts.get("host") or {}),
         domain_type=str(facts.get("domain_type") or "none"),
@@ -95,6 +94,13 @@ def _framed(found: Verdict, case: Case) -> Verdict:
         faults_injected=dropped,
         notes=tuple(dict.fromkeys((*found.notes, *cycles, *_reach(found, case), *case.notes))),
     )
+
+
+def _kind(found: Verdict, case: Case, *, contradicted: bool) -> Kind:
+    """Where the order was kept, bits that do not add up are what a missing barrier looks like."""
+    kept = all(trace.header.order == Order.KEPT for trace in case.traces.values())
+    of_order = ("protocol", "record") if kept else ("protocol",)
+    return "memory-order" if contradicted and found.kind in of_order else found.kind
 
 
 def _reach(found: Verdict, case: Case) -> Iterator[str]:
@@ -127,7 +133,7 @@ def _reach(found: Verdict, case: Case) -> Iterator[str]:
 
 def _cycles(case: Case) -> Iterator[str]:
     """Contradictions among values, each as its cycle."""
-    for one in case.directions:
+    for one in (case.channel,) if case.channel else case.directions:
         if one.cycle is None:
             continue
         sender, receiver = one.cycle

@@ -94,6 +94,11 @@ class SpecParams:
     receiver_port: int = 0
     deviations: frozenset[str] = frozenset()
     """Switches that are on, for example {"L1"}."""
+    spurious_max: int = 0
+    """Wake-ups out of nowhere that are allowed, from the start of the trace."""
+    given: tuple[tuple[str, str], ...] = ()
+    """Further constants of the spec, each with its TLA+ text; `<- Name` is what stands for it. They
+    go before the fixed ones of the action map."""
 
 
 @dataclass(frozen=True, slots=True)

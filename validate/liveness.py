@@ -8,20 +8,20 @@ the looks at a run that stood still are (`guests/quiescence.py`), and so are tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.validate.evidence import ROLES, Evidence
 from vchan_testbed.validate.lanes import OWED, EndState, State
-from vchan_testbed.validate.table import SIDES, Ring, Side
+from vchan_testbed.validate.states import States
+from vchan_testbed.validate.table import SIDES, Side
+from vchan_testbed.validate.tlc.paths import changed
 from vchan_testbed.validate.verdict import EndCandidate, ProgressWord
 from vchan_testbed.validate.wording import plain_state
 
-PORTS: Mapping[Side, str] = {"s": "sPort", "r": "rPort"}
-PLACES: Mapping[Side, str] = {"s": "sWhere", "r": "rWhere"}
-WAITS: Mapping[Side, str] = {"s": "s_wait", "r": "r_wait"}
-OVER = "gone"
+WAITS_BY_ITSELF = "wait"
+"""What an application is in that polls the event descriptor."""
 
 OwnerOf = Callable[[str], str]
 """Who owes a fair action, as the spec's action map says."""
@@ -48,19 +48,29 @@ class _Said:
     why: str = ""
 
 
-def progress_of(
-    ends: Sequence[EndState], ring: Ring, evidence: Evidence, owner_of: OwnerOf
-) -> Judged:
-    """Judge the end states of one direction."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What has to be known to judge end states."""
+
+    states: States
+    role: Callable[[Side], Role]
+    """Whose side it is."""
+    evidence: Evidence
+    owner_of: OwnerOf
+
+
+def progress_of(ends: Sequence[EndState], question: Question) -> Judged:
+    """Judge the end states of a direction or of a whole channel."""
+    states, evidence = question.states, question.evidence
     if not ends:
         return Judged("INCONCLUSIVE", "No end state is known.")
     over = _died_at_most_one(evidence) and all(
-        end.state[PLACES[side]] == OVER for end in ends for side in SIDES
+        states.is_over(end.state, side) for end in ends for side in SIDES
     )
     if not (over or evidence.stands_still):
         return Judged("INCONCLUSIVE", _what_is_missing(evidence), candidates=_shown(ends))
-    fitting = [end for end in ends if not _explained_by_another(end, ends, ring, evidence)]
-    said = [_say(end, ring, evidence, owner_of) for end in fitting]
+    fitting = [end for end in ends if not _explained_by_another(end, ends, question)]
+    said = [_say(end, question) for end in fitting]
     shown = _shown(fitting, said)
     words = {one.word for one in said}
     if len(words) > 1:
@@ -70,7 +80,7 @@ def progress_of(
     (word,) = words
     due = sorted({action for one in said for action in one.due})
     faults = sorted({fault for one in said for fault in one.faults})
-    owed = sorted({OWED[what] for end in fitting for what in end.owed})
+    owed = sorted({owed_words(what) for end in fitting for what in end.owed})
     return Judged(
         word=word,
         reason=_reason(word, said, owed),
@@ -86,44 +96,45 @@ def _died_at_most_one(evidence: Evidence) -> bool:
     return len(killed) < len(ROLES) and evidence.outcome != "stopped while moving"
 
 
-def _explained_by_another(
-    end: EndState, ends: Sequence[EndState], ring: Ring, evidence: Evidence
-) -> bool:
+def owed_words(what: str) -> str:
+    """What is owed, and in which direction if the name says so."""
+    name, _, direction = what.partition(" ")
+    return f"{OWED[name]} ({direction})" if direction else OWED[name]
+
+
+def _explained_by_another(end: EndState, ends: Sequence[EndState], question: Question) -> bool:
     """Whether an end state differs from one that fits only in events that may have become one.
 
     Its side sleeps with a wake-up to come, and the event descriptor shows none. If another end
     state has the same in all but that count, and there it is 0, then two events became one, which
     is legal; else the event was lost.
     """
+    states = question.states
     for side in SIDES:
-        port = PORTS[side]
-        readable = evidence.readable(ring.role(side))
-        if readable is None or bool(end.state[port]) == readable:
+        place = states.port_place(side)
+        readable = question.evidence.readable(question.role(side))
+        if readable is None or bool(states.port(end.state, side)) == readable:
             continue
-        if readable is False and WAITS[side] not in end.enabled:
+        if readable is False and states.wait(side) not in end.enabled:
             # It does not wait here: the other direction answers for the port.
             continue
         if any(
-            bool(other.state[port]) == readable and _same_but(end.state, other.state, port)
+            bool(states.port(other.state, side)) == readable
+            and changed(end.state, {place: 0}) == changed(other.state, {place: 0})
             for other in ends
         ):
             return True
     return False
 
 
-def _same_but(one: State, other: State, variable: str) -> bool:
-    left, right = one.as_dict(), other.as_dict()
-    return all(left[name] == right[name] for name in left if name != variable)
-
-
-def _say(end: EndState, ring: Ring, evidence: Evidence, owner_of: OwnerOf) -> _Said:
+def _say(end: EndState, question: Question) -> _Said:
     if not end.enabled:
         return _Said("STALLED") if end.owed else _Said("PROGRESS")
     faults, why = set(), []
     for action in end.enabled:
-        fault = _fault(action, ring, evidence, owner_of)
+        fault = _fault(action, end.state, question)
         if fault is None:
-            role = ring.role(_side(action))
+            role = question.role(question.states.side_of(action))
             why.append(f"whether the event descriptor of the {role} was readable")
         else:
             faults.add(fault)
@@ -132,17 +143,25 @@ def _say(end: EndState, ring: Ring, evidence: Evidence, owner_of: OwnerOf) -> _S
     return _Said("VIOLATION", tuple(end.enabled), frozenset(faults))
 
 
-def _fault(action: str, ring: Ring, evidence: Evidence, owner_of: OwnerOf) -> str | None:
+def _fault(action: str, state: State, question: Question) -> str | None:
     """Whose fault it is that an action was not taken; None when the evidence does not say."""
-    role = ring.role(_side(action))
+    states, evidence = question.states, question.evidence
+    side = states.side_of(action)
+    role = question.role(side)
     if _is_dead(role, evidence):
         return "peer process"
-    if action == WAITS[_side(action)]:
-        readable = evidence.readable(role)
+    readable = evidence.readable(role)
+    if action == states.wait(side):
         if readable is None:
             return None
         return "kernel" if readable else "event channel"
-    return owner_of(action)
+    owner = question.owner_of(action)
+    waits = evidence.in_call(role) == WAITS_BY_ITSELF
+    if owner == "application" and waits and states.port(state, side) and readable is False:
+        # What should have made its event descriptor readable was lost: it cannot know that there is
+        # something to do.
+        return "event channel"
+    return owner
 
 
 def _is_dead(role: Role, evidence: Evidence) -> bool:
@@ -150,10 +169,6 @@ def _is_dead(role: Role, evidence: Evidence) -> bool:
     if alive is None:
         return evidence.ended(role) in ("died", "lost")
     return not alive and evidence.ended(role) != "finished"
-
-
-def _side(action: str) -> Side:
-    return "s" if action.startswith("s_") else "r"
 
 
 def _what_is_missing(evidence: Evidence) -> str:
@@ -186,7 +201,7 @@ def _shown(ends: Sequence[EndState], said: Sequence[_Said] = ()) -> tuple[EndCan
         EndCandidate(
             state=plain_state(end.state.as_dict()),
             due=end.enabled,
-            owed=tuple(sorted(OWED[what] for what in end.owed)),
+            owed=tuple(sorted(owed_words(what) for what in end.owed)),
             says=word,
         )
         for end, word in zip(ends, words, strict=True)

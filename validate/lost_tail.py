@@ -19,17 +19,16 @@ from collections.abc import Collection, Iterable, Mapping
 
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.tracer.reader import Trace
-from vchan_testbed.validate.direction import DirectionLanes
 from vchan_testbed.validate.endings import Ending
 from vchan_testbed.validate.evidence import Evidence
 from vchan_testbed.validate.lanes import Position
+from vchan_testbed.validate.states import States, states_of
 from vchan_testbed.validate.table import SIDES, Side
 from vchan_testbed.validate.tlc.actions import Action, ActionMap
+from vchan_testbed.validate.two_lanes import TwoLanes
 
 WHOLE = ("killed", "died")
 """Ends that did not end their traces, and whose agents sent everything that they had written."""
-OWN_DOING = ("seen by", "raise")
-"""Steps that change shared memory, and read nothing that decides whether they can be taken."""
 
 
 def lost_tails(
@@ -48,7 +47,7 @@ def lost_tails(
 
 def judged_up_to(
     frontier: Iterable[Position],
-    lanes: DirectionLanes,
+    lanes: TwoLanes,
     lost: Collection[Role],
     actions: ActionMap,
 ) -> Position | None:
@@ -58,7 +57,7 @@ def judged_up_to(
 
 
 def _explained(
-    position: Position, lanes: DirectionLanes, lost: Collection[Role], actions: ActionMap
+    position: Position, lanes: TwoLanes, lost: Collection[Role], actions: ActionMap
 ) -> bool:
     done: dict[Side, int] = {"s": position.sender, "r": position.receiver}
     left = [side for side in SIDES if done[side] < len(lanes.lane(side))]
@@ -69,22 +68,21 @@ def _explained(
     (step,) = lanes.lane(side).steps(done[side], done[side] + 1)
     action = actions.actions[step.action]
     return (
-        lanes.ring.role(peer) in lost
+        lanes.role(peer) in lost
         and _reads_the_peer(action)
-        and _is_next(side, action, position)
+        and _is_next(side, action, position, states_of(actions))
     )
 
 
 def _reads_the_peer(action: Action) -> bool:
-    return not action.local and action.goes_first not in OWN_DOING
+    return not (action.local or action.own_doing)
 
 
-def _is_next(side: Side, action: Action, position: Position) -> bool:
+def _is_next(side: Side, action: Action, position: Position, states: States) -> bool:
     """Whether only the value is another one, or the wake-up not there yet.
 
     A load where the spec has the side arm first is no doing of the peer's.
     """
     if action.stutters or action.name.endswith("_stolen"):
         return True
-    control = dict(position.state.as_dict()["pc"])  # type: ignore[arg-type]
-    return bool(control.get(side) == action.name)
+    return states.next_step(position.state, side) == action.name

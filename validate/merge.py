@@ -26,6 +26,7 @@ IMPOSSIBLE = -1
 """Value of a step that no state of the spec shows."""
 INDEX_MASK = 0xFFFFFFFF
 CHUNK = 1 << 16
+INDICES = ("prod", "cons")
 BY_APPLICATION = int(Flag.BY_APPLICATION)
 EVENTS = frozenset((Kind.NOTIFY, Kind.PENDING_EXIT))
 CAN_FAIL = EVENTS | {Kind.UNMASK}
@@ -57,7 +58,7 @@ class LaneSteps(Sequence[Step]):
     rows: Ints
     """The trace's row that shows the step."""
     indices: Ints
-    """The own index after the step, counted from the start of the trace."""
+    """The own index after the step, counted from what it was at the start of the trace."""
     remarks: Mapping[int, str]
     """By row: why its value is none that the spec could show."""
     stutters: int
@@ -106,18 +107,25 @@ class Projection:
     problems: tuple[Problem, ...]
     needs: Mapping[str, int]
     """What the spec has no steps for, with the first row that shows it."""
+    first: int = 0
+    """Both indices of the ring at the start, as far as this side's records tell."""
 
 
 def project(
-    table: SideTable, records: Records, rows: Ints, ring_bytes: int, needs: Mapping[int, str]
+    table: SideTable,
+    records: Records,
+    rows: Ints,
+    ring_bytes: int,
+    needs: Mapping[int, str],
+    first: int = 0,
 ) -> Projection:
     """One side's lane of one direction.
 
     `rows` are the rows of `records` to use, in program order; `needs` names the calls that the
-    spec has no steps for.
+    spec has no steps for; `first` is what both indices of the ring are at the start.
     """
-    projector = _Projector(table, ring_bytes, needs, reads_of(table, records, rows))
-    for chunk in _chunks(records, _concerned(table, records, rows, needs)):
+    projector = _Projector(table, ring_bytes, needs, reads_of(table, records, rows), first, first)
+    for chunk in plain_records(records, _concerned(table, records, rows, needs)):
         for record in chunk:
             projector.take(*record)
     return projector.result()
@@ -137,16 +145,19 @@ def _concerned(table: SideTable, records: Records, rows: Ints, needs: Mapping[in
     return rows[np.where(touches, mine, says)]
 
 
-_Plain = tuple[int, int, int, int, int, int, int, int]
+PlainRecord = tuple[int, int, int, int, int, int, int, int]
 
 
-def _chunks(records: Records, rows: Ints) -> Iterator[Iterator[_Plain]]:
+def plain_records(records: Records, rows: Ints) -> Iterator[Iterator[PlainRecord]]:
     """Rows as plain numbers, some thousands at a time: as numpy scalars they would be slow."""
     fields = ("kind", "call", "offset", "old", "new", "flags", "op")
     for at in range(0, len(rows), CHUNK):
         part = rows[at : at + CHUNK]
         chosen = records[part]
-        yield zip(part.tolist(), *(chosen[name].tolist() for name in fields), strict=True)
+        columns = {name: chosen[name] for name in fields}
+        # Where a copy is in the ring; what it copied is looked at elsewhere (payload.py).
+        columns["old"] = np.where(chosen["kind"] == Kind.COPY, chosen["operand"], chosen["old"])
+        yield zip(part.tolist(), *(one.tolist() for one in columns.values()), strict=True)
 
 
 def signed(value: int) -> int:
@@ -163,6 +174,7 @@ class _Projector:
     not_in_the_spec: Mapping[int, str]
     reads: Reads
     index: int = 0
+    first: int = 0
     copied: int = 0
     copies: bool = False
     last: str = ""
@@ -199,7 +211,7 @@ class _Projector:
             return
         rules = self.table.rules.get((call, kind, cell))
         if rules is None:
-            self._without_a_rule(row, kind, call, cell, flags)
+            self._without_a_rule(row, kind, call, cell, new, flags)
         else:
             rule = self._choose(rules, row)
             self._apply(rule, row, cell, old, new, op)
@@ -218,19 +230,24 @@ class _Projector:
             role=self.role,
             names=self.names,
             codes=np.frombuffer(self.codes, np.uint8) if self.codes else np.empty(0, np.uint8),
-            values=_numbers(self.values),
-            rows=_numbers(self.rows),
-            indices=_numbers(self.indices),
+            values=numbers(self.values),
+            rows=numbers(self.rows),
+            indices=numbers(self.indices),
             remarks=self.remarks,
             stutters=self.stutters,
         )
-        return Projection(lane, tuple(self.problems), self.needs)
+        return Projection(lane, tuple(self.problems), self.needs, self.first)
 
-    def _without_a_rule(self, row: int, kind: int, call: int, cell: str, flags: int) -> None:
+    def _without_a_rule(
+        self, row: int, kind: int, call: int, cell: str, new: int, flags: int
+    ) -> None:
         if kind == Kind.CALL_ENTER and call in self.not_in_the_spec:
             self.needs.setdefault(self.not_in_the_spec[call], row)
         elif call in self.not_in_the_spec:
             return
+        elif flags & BY_APPLICATION and kind == Kind.STORE and cell in INDICES and not self.codes:
+            # The test bed sets the indices of a ring before anybody uses them.
+            self.index = self.first = new
         elif flags & BY_APPLICATION:
             self.needs.setdefault("the application touches the channel by itself", row)
         elif cell or kind in EVENTS:
@@ -282,7 +299,7 @@ class _Projector:
             return True
         if self.away_row < 0:
             return False
-        if rule.trip == "stolen":
+        if rule.trip in ("stolen", "asks"):
             self._emit(f"{self.table.side}_away", 0, self.away_row)
         self.away_row = -1
         return rule.trip == "back"
@@ -291,7 +308,7 @@ class _Projector:
         self.codes.append(self.code_of[action])
         self.values.append(value)
         self.rows.append(row)
-        self.indices.append(self.index)
+        self.indices.append(self.index - self.first)
         if "_peek" in action:
             self.stutters += 1
         else:
@@ -399,5 +416,6 @@ class _Projector:
         self.problems.append(Problem(self.role, row, text))
 
 
-def _numbers(column: array[int]) -> Ints:
+def numbers(column: array[int]) -> Ints:
+    """A column that was gathered, as numpy has it; nothing is copied."""
     return np.frombuffer(column, np.int64) if column else np.empty(0, np.int64)

@@ -110,7 +110,7 @@ def _rows_needed(known: Ints, mine: LaneSteps, other: LaneSteps, needs: Ints) ->
     found = np.full(length, -1, np.int64)
     found[: len(known)] = known
     some = needs > 0
-    _raise_to(found, mine.rows[some], other.rows[needs[some] - 1])
+    raise_to(found, mine.rows[some], other.rows[needs[some] - 1])
     return found
 
 
@@ -135,20 +135,22 @@ def order_of(sender: LaneSteps, receiver: LaneSteps, params: SpecParams) -> Orde
         (sending, receiving, before_sender, before_receiver),
         (receiving, sending, before_receiver, before_sender),
     ):
-        _reads_of_the_index(mine, others, before_mine, before_others)
-        _closing(mine, others, before_mine, before_others)
-        _wakes(mine, others, before_mine)
-    reads_bit = _Bit(sender.where("s_arm"), receiver.where("r_test"), 0)
-    writes_bit = _Bit(
-        receiver.where("r_arm", "r_connect"), sender.where("s_test"), params.notify_at_start
+        reads_of_the_index(mine, others, before_mine, before_others)
+        closing(mine, others, before_mine, before_others)
+        wakes(mine, others, before_mine)
+    reads_bit = Bit(sender.where("s_arm", "s_asks"), receiver.where("r_test"), 0)
+    writes_bit = Bit(
+        receiver.where("r_arm", "r_asks", "r_connect"),
+        sender.where("s_test"),
+        params.notify_at_start,
     )
-    _bit(reads_bit, sender, receiver, before_sender, before_receiver)
-    _bit(writes_bit, receiver, sender, before_receiver, before_sender)
+    order_a_bit(reads_bit, sender, receiver, before_sender, before_receiver)
+    order_a_bit(writes_bit, receiver, sender, before_receiver, before_sender)
     return Order(before_sender, before_receiver)
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
+class View:
     """One lane, in the words that both sides share."""
 
     lane: LaneSteps
@@ -168,13 +170,13 @@ class _View:
     port_at_start: int
 
 
-def _sender_view(lane: LaneSteps, params: SpecParams) -> _View:
+def _sender_view(lane: LaneSteps, params: SpecParams) -> View:
     reads = lane.where("s_space", "s_space_again", "s_peek")
     seen = lane.indices[reads] + lane.values[reads] - params.ring_bytes
-    return _View(
+    return View(
         lane=lane,
         reads=reads,
-        seen=_as_read(seen, lane.values[reads]),
+        seen=as_read(seen, lane.values[reads]),
         moves=lane.where("s_put"),
         live_reads=lane.where("s_live", "s_live_again", "s_peek_live"),
         closes=lane.where("s_close"),
@@ -185,12 +187,12 @@ def _sender_view(lane: LaneSteps, params: SpecParams) -> _View:
     )
 
 
-def _receiver_view(lane: LaneSteps, params: SpecParams) -> _View:
+def _receiver_view(lane: LaneSteps, params: SpecParams) -> View:
     reads = lane.where("r_have", "r_have_again", "r_peek")
-    return _View(
+    return View(
         lane=lane,
         reads=reads,
-        seen=_as_read(lane.indices[reads] + lane.values[reads], lane.values[reads]),
+        seen=as_read(lane.indices[reads] + lane.values[reads], lane.values[reads]),
         moves=lane.where("r_take"),
         live_reads=lane.where("r_live", "r_peek_live"),
         closes=lane.where("r_close"),
@@ -201,7 +203,7 @@ def _receiver_view(lane: LaneSteps, params: SpecParams) -> _View:
     )
 
 
-def _as_read(seen: Ints, values: Ints) -> Ints:
+def as_read(seen: Ints, values: Ints) -> Ints:
     """Indices as read; one that is impossible asks for nothing, and an index never goes back.
 
     (A read that went back is the judge's to reject; here it must only not upset the searches.)
@@ -210,32 +212,32 @@ def _as_read(seen: Ints, values: Ints) -> Ints:
     return np.maximum.accumulate(possible) if len(possible) else possible
 
 
-def _reads_of_the_index(mine: _View, others: _View, before_mine: Ints, before_others: Ints) -> None:
+def reads_of_the_index(mine: View, others: View, before_mine: Ints, before_others: Ints) -> None:
     """A read comes after the move that it saw, and before the next one."""
     after = others.lane.indices[others.moves]
     count = np.searchsorted(after, mine.seen, side="left")
     # Seen beyond everything that was stored: after all of it, and that will not be enough.
     saw = np.where(mine.seen > 0, np.minimum(count, len(after) - 1), -1)
     if len(after):
-        _raise_to(before_mine, mine.reads[saw >= 0], others.moves[saw[saw >= 0]] + 1)
+        raise_to(before_mine, mine.reads[saw >= 0], others.moves[saw[saw >= 0]] + 1)
         first_beyond = np.searchsorted(mine.seen, after, side="left") - 1
         some = first_beyond >= 0
-        _raise_to(before_others, others.moves[some], mine.reads[first_beyond[some]] + 1)
+        raise_to(before_others, others.moves[some], mine.reads[first_beyond[some]] + 1)
 
 
-def _closing(mine: _View, others: _View, before_mine: Ints, before_others: Ints) -> None:
+def closing(mine: View, others: View, before_mine: Ints, before_others: Ints) -> None:
     """Who saw the peer closed came after its close, who saw it open before."""
     if not len(others.closes):
         return
     values = mine.lane.values[mine.live_reads]
     close = others.closes[:1]
     closed = mine.live_reads[values == 0]
-    _raise_to(before_mine, closed, np.repeat(close + 1, len(closed)))
+    raise_to(before_mine, closed, np.repeat(close + 1, len(closed)))
     if (values == 1).any():
-        _raise_to(before_others, close, mine.live_reads[values == 1][-1:] + 1)
+        raise_to(before_others, close, mine.live_reads[values == 1][-1:] + 1)
 
 
-def _wakes(mine: _View, others: _View, before_mine: Ints) -> None:
+def wakes(mine: View, others: View, before_mine: Ints) -> None:
     """The n-th wake-up comes after the n-th event, less those that the own lane has."""
     if not len(others.events) or not len(mine.takes):
         return
@@ -244,11 +246,11 @@ def _wakes(mine: _View, others: _View, before_mine: Ints) -> None:
     some = needed > 0
     # More wake-ups than events: the last ones came from a death that no record shows.
     which = np.minimum(needed[some], len(others.events)) - 1
-    _raise_to(before_mine, mine.takes[some], others.events[which] + 1)
+    raise_to(before_mine, mine.takes[some], others.events[which] + 1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Bit:
+class Bit:
     """The steps that set a notify bit, those that test and clear it, and how it began."""
 
     sets: Ints
@@ -256,8 +258,8 @@ class _Bit:
     at_start: int
 
 
-def _bit(
-    bit: _Bit, setter: LaneSteps, tester: LaneSteps, before_set: Ints, before_test: Ints
+def order_a_bit(
+    bit: Bit, setter: LaneSteps, tester: LaneSteps, before_set: Ints, before_test: Ints
 ) -> None:
     """Effective settings and clearings take turns; the others fit in between."""
     works = setter.values[bit.sets] == 0
@@ -268,11 +270,11 @@ def _bit(
     # After the setting that it clears, and after those that found it set already.
     of_set = _last_with(set_number, clear_number[clears])
     some = of_set >= 0
-    _raise_to(before_test, bit.tests[clears][some], bit.sets[of_set[some]] + 1)
+    raise_to(before_test, bit.tests[clears][some], bit.sets[of_set[some]] + 1)
     # After the clearing before it, and after the tests that found nothing to clear.
     of_test = _last_with(clear_number, set_number[works] - 1)
     some = of_test >= 0
-    _raise_to(before_set, bit.sets[works][some], bit.tests[of_test[some]] + 1)
+    raise_to(before_set, bit.sets[works][some], bit.tests[of_test[some]] + 1)
 
 
 def _last_with(numbers: Ints, most: Ints) -> Ints:
@@ -280,5 +282,6 @@ def _last_with(numbers: Ints, most: Ints) -> Ints:
     return np.searchsorted(numbers, most, side="right") - 1
 
 
-def _raise_to(target: Ints, places: Ints, values: Ints) -> None:
+def raise_to(target: Ints, places: Ints, values: Ints) -> None:
+    """Let each of `places` ask for at least its value."""
     np.maximum.at(target, places, values)

@@ -1,19 +1,28 @@
 """Integrity: the bytes that came out are those that were handed in, each at its place.
 
-The workload codes each byte's position in its stream into it, and the agent records after every
-read what the data said. A byte that was lost, doubled or moved is located here.
+Two ways lead there. The tracer gives every copy a digest of its bytes, and both ends' digests are
+compared wherever both have come to the same position: that holds for any bytes. And the workload
+codes each byte's position in its stream into it, and the agent records after every read what the
+data said: that locates a byte that was lost, doubled or moved.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from vchan_testbed.tracer.format import Records, Role
-from vchan_testbed.tracer.layout import Call, Kind
+from vchan_testbed.tracer.layout import COPY_IN, COPY_OUT, Call, Kind
+from vchan_testbed.tracer.reader import Trace
+from vchan_testbed.validate.digest import Copied, compared
 from vchan_testbed.validate.merge import Problem
+from vchan_testbed.validate.table import Ring
 
 Ints = npt.NDArray[np.int64]
+MOVES = (Kind.STORE, Kind.RMW_LOCKED, Kind.RMW_PLAIN)
 
 
 def payload_problems(role: Role, records: Records, rows: Ints) -> list[Problem]:
@@ -38,6 +47,66 @@ def payload_problems(role: Role, records: Records, rows: Ints) -> list[Problem]:
             role, row, _what(int(positions[first]), int(due[first]), int(counts[first]), result)
         )
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What the digests of one direction say."""
+
+    positions: int
+    """Stream positions at which both ends' digests were compared and are the same."""
+    problem: Problem | None
+
+
+def digests_of(ring: Ring, traces: Mapping[Role, Trace], rows: Mapping[Role, Ints]) -> Digests:
+    """Compare what the sender copied into the ring with what the receiver copied out of it.
+
+    `rows` are each end's rows to look at, in program order. A library whose compiler copies without
+    memcpy shows no copies, or some of them: then nothing can be compared.
+    """
+    ends = (
+        (ring.sender, ring.cells["prod"], COPY_IN),
+        (ring.receiver, ring.cells["cons"], COPY_OUT),
+    )
+    sent, taken = (_copies(traces[role].records[rows[role]], rows[role], *at) for role, *at in ends)
+    if sent is None or taken is None:
+        return Digests(0, None)
+    found = compared(sent, taken)
+    if found.difference is None:
+        return Digests(found.positions, None)
+    at = found.difference
+    written = int(traces[ring.sender].records["seq"][at.written])
+    text = (
+        f"bytes {at.same_up_to} to {at.position - 1} of the {ring.direction} direction came out as "
+        f"others than went in, the last of them in {ring.sender} record {written}; before byte "
+        f"{at.same_up_to} both ends agree."
+    )
+    return Digests(found.positions, Problem(ring.receiver, at.read, text))
+
+
+def _copies(chosen: Records, rows: Ints, cell: int, op: int) -> list[Copied] | None:
+    """Copies one way by which the index moved; None if some of them left no record.
+
+    Who is killed behind a copy has not moved the index yet: nobody else can see those bytes.
+    """
+    at = np.flatnonzero((chosen["kind"] == Kind.COPY) & (chosen["op"] == op))
+    told = chosen[at]
+    ends = np.cumsum(told["new"].astype(np.int64))
+    moved = _moved(chosen, cell)
+    shown = int(np.searchsorted(ends, moved, side="right"))
+    if moved != (int(ends[shown - 1]) if shown else 0):
+        return None
+    columns = (told["new"].tolist(), told["old"].tolist(), rows[at].tolist())
+    return [Copied(*copy) for copy in zip(*(one[:shown] for one in columns), strict=True)]
+
+
+def _moved(chosen: Records, cell: int) -> int:
+    """Bytes by which an end moved its index."""
+    moves = np.isin(chosen["kind"], MOVES) & (chosen["offset"] == cell)
+    moves &= np.isin(chosen["call"], (Call.READ, Call.RECV, Call.WRITE, Call.SEND))
+    told = chosen[moves]
+    steps = (told["new"].astype(np.int64) - told["old"].astype(np.int64)) % (1 << 32)
+    return int(steps.sum())
 
 
 def _read_before(chosen: Records, payloads: Ints) -> Ints:

@@ -7,31 +7,47 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.tracer.reader import Trace, read_trace
+from vchan_testbed.validate.channel import ChannelLanes, channel_lanes
+from vchan_testbed.validate.channel_order import channel_order
+from vchan_testbed.validate.channel_table import ChannelTable, load_channel_table
 from vchan_testbed.validate.cuts import Cut, Size, cuts_of
 from vchan_testbed.validate.direction import DirectionLanes, direction_lanes
 from vchan_testbed.validate.endings import Ending, ending_of
 from vchan_testbed.validate.evidence import ROLES, Evidence
 from vchan_testbed.validate.order import Order, order_of, orders_together
 from vchan_testbed.validate.table import DIRECTIONS, TABLE, RecordTable, Side, load_table
-from vchan_testbed.validate.tlc.actions import ActionMap, load_action_map
+from vchan_testbed.validate.tlc.actions import LIBRARY, ActionMap, load_action_map
 from vchan_testbed.validate.tlc.columns import Ints
 from vchan_testbed.validate.tlc.indices import overlap
-from vchan_testbed.validate.tlc.rows import AtStart, goes_first
+from vchan_testbed.validate.tlc.rows import AtStart, goes_first, rings_of
+from vchan_testbed.validate.two_lanes import TwoLanes
 
-SPEC_FILES = ("Vchan.tla", "Stream.tla", "Intervals.tla", "vchan.actions.yaml")
+SpecName: TypeAlias = Literal["libxenvchan", "vchan"]
+SPECS: tuple[SpecName, SpecName] = ("libxenvchan", "vchan")
+"""What traces can be judged by: the whole library, or the protocol in each direction alone."""
+VCHAN_FILES = (
+    "Vchan.tla",
+    "Stream.tla",
+    "Intervals.tla",
+    "vchan.actions.yaml",
+    "vchan.records.yaml",
+)
+LIBRARY_FILES = ("Libxenvchan.tla", "libxenvchan.actions.yaml", "libxenvchan.records.yaml")
 FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One direction, ready to be followed."""
+    """Two lanes, ready to be followed: a whole channel's, or one direction's."""
 
-    lanes: DirectionLanes
+    lanes: TwoLanes
+    actions: ActionMap
+    """Of the spec through which they are followed."""
     order: Order
     cycle: tuple[int, int] | None
     cuts: tuple[Cut, ...]
@@ -53,8 +69,24 @@ class Tables:
 
     records: RecordTable
     actions: ActionMap
+    """These two are Vchan's."""
     hash: str
-    """SHA-256 of the spec's text, its action map and the table of records."""
+    """SHA-256 of the specs' texts, their action maps and tables of records."""
+    library: Library | None = None
+    """None: traces are judged by Vchan alone."""
+
+    @property
+    def module(self) -> str:
+        """The spec by which traces are judged."""
+        return self.library.actions.module if self.library else self.actions.module
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The tables of Libxenvchan."""
+
+    records: ChannelTable
+    actions: ActionMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +97,11 @@ class Case:
     endings: Mapping[Role, Ending]
     evidence: Evidence
     directions: tuple[Prepared, ...]
+    """Each direction, for Vchan."""
     tables: Tables
     notes: tuple[str, ...] = field(default=())
+    channel: Prepared | None = None
+    """The whole channel, for Libxenvchan, if it is to be judged by that."""
 
 
 def read_run(run: Path) -> tuple[dict[Role, Path], dict[str, Any]]:
@@ -96,13 +131,17 @@ def read_run(run: Path) -> tuple[dict[Role, Path], dict[str, Any]]:
     return paths, facts
 
 
-def load_tables() -> Tables:
-    """The spec Vchan with its tables. Raises InputError when one of them is not right."""
+def load_tables(spec: SpecName = "libxenvchan") -> Tables:
+    """A spec with its tables. Raises InputError when one of them is not right."""
+    whole = spec == "libxenvchan"
     digest = hashlib.sha256()
-    for name in SPEC_FILES:
+    for name in (*VCHAN_FILES, *(LIBRARY_FILES if whole else ())):
         digest.update((TABLE.parent / name).read_bytes())
-    digest.update(TABLE.read_bytes())
-    return Tables(load_table(), load_action_map(), digest.hexdigest())
+    library = None
+    if whole:
+        actions = load_action_map(LIBRARY)
+        library = Library(load_channel_table(), actions)
+    return Tables(load_table(), load_action_map(), digest.hexdigest(), library)
 
 
 def prepare(
@@ -132,8 +171,32 @@ def prepare(
         direction_lanes(tables.records, direction, traces, endings, evidence)
         for direction in DIRECTIONS
     ]
-    directions = tuple(_prepared(lanes, tables.actions, size or Size()))
-    return Case(traces, endings, evidence, directions, tables, _pairing(traces, endings))
+    size = size or Size()
+    channel = None
+    if tables.library:
+        whole = channel_lanes(tables.library.records, traces, endings, evidence)
+        channel = _prepared_channel(whole, tables.library.actions, size)
+    return Case(
+        traces=traces,
+        endings=endings,
+        evidence=evidence,
+        directions=tuple(_prepared(lanes, tables.actions, size)),
+        tables=tables,
+        notes=_pairing(traces, endings),
+        channel=channel,
+    )
+
+
+def _prepared_channel(lanes: ChannelLanes, actions: ActionMap, size: Size) -> Prepared:
+    order = channel_order(lanes)
+    running = order.running()
+    known = AtStart(None, {}, rings_of(lanes.params))
+    told = replace(
+        lanes,
+        goes_first=goes_first(lanes.sender, lanes.receiver, actions, 0, known),
+        comes_after={"s": running.sender, "r": running.receiver},
+    )
+    return Prepared(told, actions, order, order.cycle(), _cuts(told, order, size))
 
 
 def _prepared(
@@ -150,7 +213,7 @@ def _prepared(
             comes_after={"s": of_all.sender, "r": of_all.receiver},
             overlap=overlap(lanes.whole(), actions),
         )
-        yield Prepared(told, own, own.cycle(), _cuts(lanes, own, size))
+        yield Prepared(told, actions, own, own.cycle(), _cuts(lanes, own, size))
 
 
 def _goes_first(lanes: DirectionLanes, actions: ActionMap) -> Mapping[Side, Ints]:
@@ -159,7 +222,7 @@ def _goes_first(lanes: DirectionLanes, actions: ActionMap) -> Mapping[Side, Ints
     return goes_first(lanes.sender, lanes.receiver, actions, lanes.params.ring_bytes, known)
 
 
-def _cuts(lanes: DirectionLanes, order: Order, size: Size) -> tuple[Cut, ...]:
+def _cuts(lanes: TwoLanes, order: Order, size: Size) -> tuple[Cut, ...]:
     ended = lanes.endings.items()
     cut_off = frozenset(side for side, end in ended if end.unlogged or end.death != "no")
     return cuts_of(lanes.sender, lanes.receiver, order.running(), size, cut_off)

@@ -35,38 +35,62 @@ class Reads:
 
     deciding: bytes
     """By row: 1 for a load of the peer's index that decided."""
-    live_after: Mapping[int, tuple[int, bool]]
+    live_after: Mapping[int, tuple[int, int]]
     """By deciding load: a load of the peer's live byte after it, before the thread goes on, and
-    whether that showed the peer open. Only for a side whose table asks for it."""
+    what that showed. Only for a side whose table asks for it."""
     pending: int
     """Row of a deciding load that nothing has followed yet, because the trace breaks off; or -1."""
 
 
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What a side looks at when it moves bytes one way."""
+
+    calls: frozenset[int]
+    index: int
+    """Offset of the peer's index."""
+    live: int
+    """Offset of the peer's live byte."""
+    brings_forward: bool
+    """Whether a load of the live byte can stand for one that came earlier."""
+
+
 def reads_of(table: SideTable, records: Records, rows: Ints) -> Reads:
     """Sort out the loads among `rows`, which are in program order."""
-    mine = rows[records["call"][rows] == table.transfer]
+    looks = Looks(
+        frozenset((table.transfer,)),
+        table.ring.cells[table.theirs],
+        table.ring.cells[table.peer_live],
+        table.brings_forward,
+    )
+    return loads_of(looks, records, rows)
+
+
+def loads_of(looks: Looks, records: Records, rows: Ints) -> Reads:
+    """The same for any calls and cells."""
+    mine = rows[np.isin(records["call"][rows], list(looks.calls))]
     kind, offset = records["kind"][mine], records["offset"][mine]
     loads = kind == Kind.LOAD
-    theirs = loads & (offset == table.ring.cells[table.theirs])
-    live = loads & (offset == table.ring.cells[table.peer_live])
+    theirs = loads & (offset == looks.index)
+    live = loads & (offset == looks.live)
     goes_on = np.isin(kind, CHANGES) | np.isin(kind, GOES_ON)
     deciding = _followed_by(theirs, goes_on)
     pending = _pending(theirs, goes_on)
     deciding[pending] = True
     flags = np.zeros(len(records), np.uint8)
     flags[mine[deciding]] = 1
-    shown = _live_after(records, mine, deciding, live, goes_on) if table.brings_forward else {}
+    shown = _live_after(records, mine, deciding, live, goes_on) if looks.brings_forward else {}
     (row,) = mine[pending] if len(pending) else (-1,)
     return Reads(flags.tobytes(), shown, int(row))
 
 
 def _live_after(
     records: Records, mine: Ints, deciding: Flags, live: Flags, goes_on: Flags
-) -> dict[int, tuple[int, bool]]:
+) -> dict[int, tuple[int, int]]:
     places = np.flatnonzero(deciding)
     followers = _next(places, np.flatnonzero(live | goes_on))
     return {
-        int(mine[at]): (int(mine[follower]), bool(records["old"][mine[follower]]))
+        int(mine[at]): (int(mine[follower]), int(records["old"][mine[follower]]))
         for at, follower in zip(places.tolist(), followers.tolist(), strict=True)
         if follower >= 0 and live[follower]
     }

@@ -13,13 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Protocol
+from typing import Protocol, cast
 
 from vchan_testbed.progress import Progress
 from vchan_testbed.validate.cuts import Cut
-from vchan_testbed.validate.direction import DirectionLanes
 from vchan_testbed.validate.lanes import EndState, FollowResult, Lanes, Position, SpecParams, Start
+from vchan_testbed.validate.table import SIDES
+from vchan_testbed.validate.two_lanes import TwoLanes
 
+SPURIOUS_MAX = 8
+"""So many wake-ups out of nowhere are looked for in a piece, at most."""
 STEPS_BACK = 1000
 """A deviation may have been needed so many steps before the piece that is rejected without it."""
 
@@ -45,6 +48,8 @@ class Use:
 
     switches: tuple[str, ...]
     position: Position
+    alternatives: tuple[tuple[str, ...], ...] = ()
+    """Other sets of as few deviations that explain it as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +91,13 @@ class _Piece:
 class Replay:
     """One direction, its cuts, and how far it has been followed."""
 
-    lanes: DirectionLanes
+    lanes: TwoLanes
     cuts: Sequence[Cut]
     judge: Follow
     progress: Progress
     switches: tuple[str, ...] = ("L1",)
+    may_be_spurious: bool = False
+    """The spec has wake-ups that nobody raised, and counts them."""
     _pieces: list[_Piece] = field(default_factory=list)
     _states: int = 0
     _began: float = field(default_factory=time.monotonic)
@@ -101,6 +108,8 @@ class Replay:
             piece = self._follow(self._pieces, number)
             if piece.rejected and piece.cramped:
                 piece = self._follow(self._pieces, number, wide=True)
+            if piece.rejected and self.may_be_spurious:
+                piece = self._woken(piece)
             if piece.rejected:
                 piece = self._explained(piece)
             if piece.rejected or piece.result.undecided:
@@ -114,15 +123,49 @@ class Replay:
         """Pieces; of empty lanes there is none, and nothing is known of their end."""
         return len(self.cuts) + 1 if len(self.lanes.sender) + len(self.lanes.receiver) else 0
 
-    def _explained(self, rejected: _Piece) -> _Piece:
-        """What was rejected, followed with deviations allowed."""
-        for switches in _sets(self.switches):
-            use = Use(switches, rejected.result.frontier[0])
-            for kept in dict.fromkeys((len(self._pieces), self._some_steps_back())):
-                piece = self._follow(self._pieces[:kept], rejected.number, use)
-                if not piece.rejected:
-                    return piece
+    def _woken(self, rejected: _Piece) -> _Piece:
+        """What was rejected, followed with as few wake-ups out of nowhere as it takes.
+
+        None is allowed before: where a recorded event explains a wake-up, none is used.
+        """
+        if not any(_lacks_an_event(at, self.lanes) for at in rejected.result.frontier):
+            return rejected
+        before = _awakened(self._pieces[-1].starts) if self._pieces else 0
+        for count in range(1, SPURIOUS_MAX + 1):
+            piece = self._follow(self._pieces, rejected.number, spurious=before + count)
+            if not piece.rejected:
+                return piece
         return rejected
+
+    def _explained(self, rejected: _Piece) -> _Piece:
+        """What was rejected, followed with the smallest sets of deviations that explain it.
+
+        A switch only adds behaviours: what all of them together do not explain, no set does.
+        """
+        place = rejected.result.frontier[0]
+        before = self._pieces
+        for kept in dict.fromkeys((len(before), self._some_steps_back())):
+
+            def with_switches(switches: tuple[str, ...], kept: int = kept) -> _Piece:
+                self._pieces = before
+                return self._follow(before[:kept], rejected.number, Use(switches, place))
+
+            if len(self.switches) > 1 and with_switches(self.switches).rejected:
+                continue
+            for sets in _by_size(self.switches):
+                found = [one for one in map(with_switches, sets) if not one.rejected]
+                if found:
+                    return self._taken(found, before[:kept])
+        self._pieces = before
+        return rejected
+
+    def _taken(self, found: Sequence[_Piece], before: Sequence[_Piece]) -> _Piece:
+        """The first of several pieces that go on; the others' deviations are told as well."""
+        others = tuple(one.use.switches for one in found[1:] if one.use)
+        use = replace(found[0].use, alternatives=others) if found[0].use else None
+        piece = replace(found[0], use=use)
+        self._pieces = [*before, piece] if piece.result.accepted else list(before)
+        return piece
 
     def _some_steps_back(self) -> int:
         """How many pieces lie before the last `STEPS_BACK` steps."""
@@ -136,9 +179,12 @@ class Replay:
         use: Use | None = None,
         *,
         wide: bool = False,
+        spurious: int | None = None,
     ) -> _Piece:
         """Follow from the end of the pieces before to a cut; what is accepted is kept."""
-        params = self.lanes.params
+        if spurious is None:
+            spurious = _awakened(before[-1].starts) if before else 0
+        params = replace(self.lanes.params, spurious_max=spurious)
         if use:
             params = replace(params, deviations=frozenset(use.switches))
         starts = before[-1].starts if before else None
@@ -146,9 +192,14 @@ class Replay:
         cut = self.cuts[number] if number < len(self.cuts) else None
         last = self._last(cut, number, wide=wide)
         lanes = self.lanes.piece(first, last, cut.side if cut else None)
+        is_woken = spurious > (_awakened(before[-1].starts) if before else 0)
+        if is_woken:
+            # The order that values tell counts wake-ups by recorded events alone.
+            lanes = _in_any_order(lanes)
         shown = _Shown(self.progress, self._title(number), self._began)
         shown.note(self._records(first))
-        result = self.judge(lanes, params, _moved(starts, first), shown, explain=use is None)
+        explain = use is None and not is_woken
+        result = self.judge(lanes, params, _moved(starts, first), shown, explain=explain)
         self._states += result.states
         result = _counted(result, first)
         cramped = any(self._is_cramped(at, last, cut) for at in result.frontier)
@@ -248,10 +299,31 @@ class _Shown:
         self.progress.say(f"{self.title}, {text}")
 
 
-def _sets(switches: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Sets of deviations, the smallest first."""
+def _lacks_an_event(position: Position, lanes: TwoLanes) -> bool:
+    """Whether a lane shows a wake-up next, and there is none to come."""
+    done = {"s": position.sender, "r": position.receiver}
+    return any(
+        done[side] < len(lanes.lane(side))
+        and lanes.lane(side)[done[side]].action == "wait"
+        and not any(one.side == side and one.action == "wait" for one in position.candidates)
+        for side in SIDES
+    )
+
+
+def _awakened(starts: Sequence[Start]) -> int:
+    """Wake-ups out of nowhere that were used up to here, the most of all states."""
+    return max((cast(int, one.state.as_dict().get("awakened", 0)) for one in starts), default=0)
+
+
+def _in_any_order(lanes: Lanes) -> Lanes:
+    sender, receiver = (replace(lane, comes_after=None) for lane in (lanes.sender, lanes.receiver))
+    return replace(lanes, sender=sender, receiver=receiver)
+
+
+def _by_size(switches: tuple[str, ...]) -> Iterator[list[tuple[str, ...]]]:
+    """All sets of one deviation, then all of two, and so on."""
     for size in range(1, len(switches) + 1):
-        yield from combinations(switches, size)
+        yield list(combinations(switches, size))
 
 
 def _least(starts: Sequence[Start] | None) -> tuple[int, int]:

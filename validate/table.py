@@ -20,6 +20,7 @@ SIDES: tuple[Side, Side] = ("s", "r")
 DIRECTIONS: tuple[Direction, Direction] = ("left", "right")
 TABLE = Path(vchan_testbed.__file__).parent / "specs" / "vchan.records.yaml"
 
+TRIPS = ("away", "stolen", "asks", "back")
 CELLS = ("prod", "cons", "sender_live", "receiver_live", "tell_of_writes", "tell_of_reads")
 
 
@@ -36,7 +37,7 @@ class Rule:
     must: int | str | None
     copies: str
     trip: str
-    """away, stolen or back: the thread is in a call of the other direction."""
+    """One of `TRIPS`, or empty: the thread is in a call of the other direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def _rule(row: Mapping[str, Any]) -> Rule:
         first=row.get("first", {}),
         must=row.get("must"),
         copies=row.get("copies", ""),
-        trip=row["do"][2:] if row["do"][2:] in ("away", "stolen", "back") else "",
+        trip=row["do"][2:] if row["do"][2:] in TRIPS else "",
     )
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 from vchan_testbed.tracer.checks import check_pair
 from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.handshake import handshake_problems
-from vchan_testbed.validate.payload import payload_problems
+from vchan_testbed.validate.payload import digests_of, payload_problems
 from vchan_testbed.validate.prepare import Case
 from vchan_testbed.validate.verdict import Kind, Place, Verdict
 from vchan_testbed.validate.wording import place_of
 
 NEEDS = "needs the spec of the library: "
+BEYOND = "the spec of the library has no steps for this: "
 REPEAT = "repeat the run: what is missing in its traces does not come back"
 
 
@@ -81,19 +82,34 @@ def _payload(case: Case) -> Verdict | None:
         for problem in payload_problems(role, trace.records, case.endings[role].rows):
             place = place_of(trace, problem.row, problem.text)
             return _rejected("payload", f"Integrity: {problem.text}", place)
+    for ring in case.tables.records.rings.values():
+        rows = {role: case.endings[role].rows for role in ROLES}
+        if (differs := digests_of(ring, case.traces, rows).problem) is not None:
+            place = place_of(case.traces[differs.role], differs.row, differs.text)
+            return _rejected("payload", f"Integrity: {differs.text}", place)
     return None
 
 
 def _needs(case: Case) -> Verdict | None:
-    needs = dict.fromkeys(need for one in case.directions for need in one.lanes.needs)
+    parts = (case.channel,) if case.channel else case.directions
+    needs = dict.fromkeys(need for one in parts for need in one.lanes.needs)
     if not needs:
         return None
-    advice = "keep to calls of read and write that block, or expect UNDECIDED in the experiment"
+    if case.channel:
+        return _open(f"{BEYOND}{'; '.join(needs)}", "leave it out, or expect UNDECIDED")
+    advice = (
+        "judge it by the spec of the library (--spec libxenvchan), keep to calls of read and "
+        "write, or expect UNDECIDED in the experiment"
+    )
     return _open(NEEDS + "; ".join(needs), advice)
 
 
 def _foreign_records(case: Case) -> Verdict | None:
-    problems = [problem for one in case.directions for problem in one.lanes.problems]
+    parts = case.directions
+    if case.channel:
+        # A direction that Vchan cannot express has records that only look foreign.
+        parts = (case.channel, *(one for one in case.directions if not one.lanes.needs))
+    problems = [problem for one in parts for problem in one.lanes.problems]
     if not problems:
         return None
     first = min(problems, key=lambda problem: problem.row)

@@ -18,7 +18,9 @@ Conformance: TypeAlias = Literal["ACCEPTED", "KNOWN", "UNDECIDED", "REJECTED"]
 """Better ones first."""
 ProgressWord: TypeAlias = Literal["PROGRESS", "INCONCLUSIVE", "STALLED", "VIOLATION"]
 """Better ones first."""
-Direction: TypeAlias = Literal["left", "right"]
+Direction: TypeAlias = Literal["left", "right", "both"]
+"""`both`: the whole channel, judged by the spec of the library; there the sender's lane is the
+server's and the receiver's is the client's."""
 Kind: TypeAlias = Literal["", "protocol", "log", "memory-order", "payload", "record"]
 """What a rejection rests on. protocol: no order of the steps is a behaviour of the spec; log: the
 traces contradict themselves (a rule of `tracer.checks` is named); memory-order: values of one cell
@@ -94,7 +96,13 @@ class DirectionVerdict:
     advice: str = ""
     """As in `Verdict`."""
     switches: tuple[str, ...] = ()
-    """Deviations that had to be allowed."""
+    """Deviations that had to be allowed: a smallest set of them."""
+    alternatives: tuple[str, ...] = ()
+    """Other sets of as few deviations that would do."""
+    spec: str = ""
+    """The module through which it was followed."""
+    spurious: int = 0
+    """Wake-ups that no recorded event explains, which the event channel allows."""
     known: tuple[KnownUse, ...] = ()
     """Where they were used."""
     unexplained: Place | None = None
@@ -159,6 +167,8 @@ class Verdict:
     seconds: float = 0.0
     faults_injected: int = 0
     """Records whose effect the test bed dropped, as the experiment asked."""
+    spurious: int = 0
+    """Wake-ups that no recorded event explains, which the event channel allows."""
     coverage: Mapping[str, int] = field(default_factory=dict)
     overlap: int = 0
     """Calls of one side that saw the other side move its index while they ran."""

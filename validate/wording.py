@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vchan_testbed.tracer.format import Records, Role
 from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
-from vchan_testbed.validate.direction import DirectionLanes
 from vchan_testbed.validate.lanes import Candidate, Position, Step, Value
 from vchan_testbed.validate.order import Order
+from vchan_testbed.validate.states import States, VchanStates
 from vchan_testbed.validate.table import SIDES, Side
+from vchan_testbed.validate.two_lanes import TwoLanes
 from vchan_testbed.validate.verdict import Maximal, Place
 
 SHOWN = {
@@ -37,6 +38,23 @@ SHOWN = {
     "r_return": "the result",
     "s_call": "the size",
     "r_call": "the size",
+    # Of the spec of the library.
+    "w_space": "free bytes",
+    "w_space_again": "free bytes",
+    "w_look": "free bytes",
+    "r_look": "bytes in the ring",
+    "w_live": "the peer's live byte",
+    "w_live_again": "the peer's live byte",
+    "o_live": "the peer's live byte",
+    "live_look": "the peer's live byte",
+    "w_arm": "the notify byte before",
+    "w_test": "the notify byte before",
+    "w_put": "bytes put",
+    "return": "the result",
+    "call_write": "the size",
+    "call_send": "the size",
+    "call_read": "the size",
+    "call_recv": "the size",
 }
 """What the value of a step is."""
 
@@ -53,9 +71,10 @@ REMARKS = {
 class Words:
     """Turns records and positions of one direction into words."""
 
-    lanes: DirectionLanes
+    lanes: TwoLanes
     traces: Mapping[Role, Trace]
     order: Order
+    states: States = field(default_factory=VchanStates)
 
     def maximal(self, position: Position) -> Maximal:
         """A maximal position; the lanes' steps count from their starts."""
@@ -87,7 +106,7 @@ class Words:
 
     def place(self, side: Side, row: int, reason: str = "") -> Place:
         """One record of a side's trace."""
-        role = self.lanes.ring.role(side)
+        role = self.lanes.role(side)
         return place_of(self.traces[role], row, reason)
 
     def _next(self, side: Side, position: Position) -> Place | None:
@@ -106,7 +125,7 @@ class Words:
         if remark:
             return f"{step.action}: {remark}"
         mine = [one for one in position.candidates if one.side == side]
-        if step.action.endswith(("_wait", "_stolen")) and self._waits(side, position):
+        if step.action.endswith(("wait", "_stolen")) and self._waits(side, position):
             return f"{step.action}: a wake-up, and no event is left that could have caused it"
         if same := [one for one in mine if one.action == step.action]:
             due = " or ".join(sorted({_value(one.action, one.value) for one in same}))
@@ -123,8 +142,8 @@ class Words:
         (step,) = lane.steps(at, at + 1)
         if step.action.endswith("_stolen"):
             return True
-        control = dict(position.state.as_dict()["pc"])  # type: ignore[arg-type]
-        return step.action.endswith("_wait") and control.get(side) == step.action
+        next_step = self.states.next_step(position.state, side)
+        return step.action.endswith("wait") and next_step == step.action
 
 
 def _candidate(one: Candidate) -> str:
@@ -181,8 +200,10 @@ def describe(one: Records) -> str:
         what = f"{what}, size {old}"
     elif kind in (Kind.CALL_EXIT, Kind.PENDING_EXIT, Kind.NOTIFY):
         what = f"{what}, {_signed(new)}"
-    elif kind in (Kind.PAYLOAD, Kind.COPY):
+    elif kind == Kind.PAYLOAD:
         what = f"{what} of {new} bytes at {old}"
+    elif kind == Kind.COPY:
+        what = f"{what} of {new} bytes at {int(record['operand'])}"
     elif kind == Kind.FAULT:
         what = f"the test bed {FAULTS.get(new, 'interferes')} what follows"
     flags = int(record["flags"])

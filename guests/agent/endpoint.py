@@ -19,8 +19,9 @@ READS = {"client": "right", "server": "left"}
 
 Operation = dict[str, Any]
 Moved = TypeVar("Moved", int, bytes)
-Turns = Generator[None, None, Moved]
-"""Yields when a non-blocking call moved nothing; goes on after the next event."""
+Turns = Generator[bool, None, Moved]
+"""Yields after each call whether it moved something, and goes on when it is its turn again."""
+Lane = Generator[bool]
 
 
 class Channel(Protocol):
@@ -129,8 +130,9 @@ class Endpoint:
         if not self._plan.duplex:
             self._drive([self._lane(numbered)])
             return self.result
+        together, after = workload.joined(numbered, [o["do"] for o in self._plan.operations])
         lanes = [
-            self._lane([(n, o) for n, o in numbered if o["do"] in side]) for side in workload.LANES
+            self._lane([(n, o) for n, o in together if o["do"] in side]) for side in workload.LANES
         ]
         if self._plan.blocking:
             with ThreadPoolExecutor(len(lanes)) as pool:
@@ -138,22 +140,25 @@ class Endpoint:
                     lane.result()
         else:
             self._drive(lanes)
-        self._drive([self._lane([(n, o) for n, o in numbered if o["do"] == "close"])])
+        self._drive([self._lane(after)])
         return self.result
 
-    def _drive(self, lanes: list[Generator[None]]) -> None:
-        """Give each lane its turn, and wait for an event when all of them would block.
+    def _drive(self, lanes: list[Lane]) -> None:
+        """Let each lane make one call in its turn, and wait for an event when none moved anything.
 
-        One loop for both lanes: two threads that wait on one channel take each other's events.
+        One loop for both lanes: two threads that wait on one channel take each other's events. Each
+        call that moves nothing has asked for an event and then looked again, in the library; so
+        there is one to come for each lane, and after it each is asked again.
         """
         while lanes:
-            lanes = [lane for lane in lanes if next(lane, self) is None]
-            if lanes:
+            turns = [(lane, next(lane, None)) for lane in lanes]
+            lanes = [lane for lane, moved in turns if moved is not None]
+            if lanes and not any(moved for _, moved in turns):
                 with self._activity.doing("wait"):
                     select.select([self._channel.fileno()], [], [])
                     self._channel.wait()
 
-    def _lane(self, operations: list[tuple[int, Operation]]) -> Generator[None]:
+    def _lane(self, operations: list[tuple[int, Operation]]) -> Lane:
         for number, operation in operations:
             self._on_operation(number)
             try:
@@ -163,7 +168,7 @@ class Endpoint:
                     self.result.ended_early.append(f"operation {number + 1}: {error.message}")
                     return
 
-    def _one(self, number: int, operation: Operation) -> Generator[None]:
+    def _one(self, number: int, operation: Operation) -> Lane:
         do = operation["do"]
         if do in ("write", "send"):
             yield from self._put(number, operation)
@@ -182,7 +187,7 @@ class Endpoint:
             with self._activity.doing(do):
                 getattr(self._channel, do)()
 
-    def _put(self, number: int, operation: Operation) -> Generator[None]:
+    def _put(self, number: int, operation: Operation) -> Lane:
         direction = WRITES[self._plan.role]
         for size in workload.sizes(operation["bytes"], _choice(operation), self._seed(number)):
             left = size
@@ -192,9 +197,10 @@ class Endpoint:
                 put = yield from self._again(operation["do"], partial(call, data))
                 self.result.written_bytes += put
                 left -= put
+                yield True
             self._pause(operation)
 
-    def _take(self, number: int, operation: Operation) -> Generator[None]:
+    def _take(self, number: int, operation: Operation) -> Lane:
         left = operation["bytes"]
         wants = workload.endless(_choice(operation), self._seed(number))
         while left:
@@ -216,6 +222,7 @@ class Endpoint:
             self.result.mismatches.append(
                 {"position": mismatch.position, "found_position": mismatch.found_position}
             )
+        yield True
         return len(data)
 
     def _again(self, do: str, call: Callable[[], Moved]) -> Turns[Moved]:
@@ -225,7 +232,7 @@ class Endpoint:
                 moved = call()
             if moved or self._plan.blocking:
                 return moved
-            yield
+            yield False
 
     def _pause(self, operation: Operation) -> None:
         if operation["pause_seconds"]:

@@ -99,6 +99,7 @@ def run(supervisor: Supervisor, start: Message) -> None:
         bytes_max=start["trace_bytes_max"],
         versions=start["versions"],
         faults=tuple(start["faults"]),
+        **experiment["tracing"],
     ) as tracer:
         supervisor.hand_over(tracer.doorbell_fd)
         activity, peer_holds = Activity(), threading.Semaphore(0)
@@ -129,7 +130,7 @@ def open_channel(start: Message, plan: Plan) -> Server | Client:
     peer, path = start["peer_domid"], start["path"]
     if plan.role == "server":
         rings = start["experiment"]["channel"]
-        return Server(
+        server = Server(
             peer,
             path,
             rings["left_ring_bytes"],
@@ -137,6 +138,11 @@ def open_channel(start: Message, plan: Plan) -> Server | Client:
             blocking=plan.blocking,
             own_domid=start["domid"],
         )
+        firsts = rings["left_first_index"], rings["right_first_index"]
+        if any(firsts):
+            # The client is started when this end says that it listens: nobody has used them yet.
+            server.start_indices_at(*firsts)
+        return server
     deadline = time.monotonic() + start["experiment"]["timeouts"]["connect_seconds_max"]
     while True:
         try:

@@ -270,11 +270,20 @@ class HelperClient:
         reason = "its stream ended"
         try:
             while data := self._carrier.read():
-                for frame in self._decoder.feed(data):
+                for frame in self._frames(data):
                     self._take(frame)
         except (FrameError, OSError, ValueError) as error:
             reason = f"its stream broke ({error})"
         self._end_all(reason)
+
+    def _frames(self, data: bytes) -> list[Frame | None]:
+        try:
+            return self._decoder.feed(data)
+        except FrameError:
+            # What was meant for an earlier client may end in the middle of a frame.
+            if self._session_open:
+                raise
+            return []
 
     def _take(self, frame: Frame | None) -> None:
         if frame is None:

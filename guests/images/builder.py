@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vchan_testbed.cache import cache_dir, cached, key_of
+from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.images import contents, sources
 from vchan_testbed.guests.images.kernel import elf_of_bzimage
 from vchan_testbed.guests.images.root import (
@@ -33,6 +34,7 @@ ROOTS_KEPT_MAX = 2
 # The guest's archive is unpacked by an emulated CPU: fast to unpack counts, not small.
 _COMPRESSION = ["zstd", "-3", "--quiet", "--stdout"]
 
+PAGE_BYTES = 4096
 # Byte code that is never compared with its source: an emulated CPU compiles slowly.
 _COMPILE = ["python3", "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash"]
 _COMPILE += ["/mnt/python"]
@@ -151,14 +153,28 @@ def _cut(
             {
                 **asdict(wishes),
                 "files": [(f"/mnt/{source}", target, mode) for source, target, mode in files],
-                "without": contents.WITHOUT,
                 "compression": _COMPRESSION,
             }
         )
     )
     inside = [f"/mnt/{name}.json", f"/mnt/{name}.stage", f"/mnt/{name}.initramfs"]
     run_in_root(root, work, ["python3", "/mnt/cut.py", *inside])
+    if name == "domu":
+        refuse_too_large(work / f"{name}.stage")
     shutil.rmtree(work / f"{name}.stage")
+
+
+def refuse_too_large(stage: Path) -> None:
+    """Raise TestbedError if what is in the folder does not fit into the smallest guest's memory."""
+    files = (path for path in stage.rglob("*") if path.is_file() and not path.is_symlink())
+    pages = sum(-(-path.stat().st_size // PAGE_BYTES) for path in files)
+    mib = pages * PAGE_BYTES / (1 << 20)
+    if mib > contents.UNPACKED_MIB_MAX:
+        raise TestbedError(
+            f"The guests' image unpacks to {mib:.1f} MiB, and there is room for "
+            f"{contents.UNPACKED_MIB_MAX}.",
+            next_step="Take something out of it: guests/images/contents.py.",
+        )
 
 
 def _versions(root: Path, work: Path) -> dict[str, str]:

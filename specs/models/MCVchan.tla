@@ -6,7 +6,7 @@ EXTENDS Vchan
 CONSTANTS Total, WriteMin, WriteMax, ReadMin, ReadMax
 
 MCChoice(what) ==
-    IF what = "write" THEN WriteMin..Min(WriteMax, Total - Size(Sent)) ELSE ReadMin..ReadMax
+    IF what = "write" THEN WriteMin..Min(WriteMax, Total - Len(Sent)) ELSE ReadMin..ReadMax
 
 (* Fair, but that nothing says that the calls of the other direction return. *)
 ProtocolFairSpec == Spec /\ Fairness

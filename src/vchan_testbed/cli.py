@@ -16,7 +16,9 @@ import click
 from vchan_testbed import __version__
 from vchan_testbed.commands.doctor import doctor
 from vchan_testbed.commands.image import image
+from vchan_testbed.commands.record import record_command
 from vchan_testbed.commands.run import run
+from vchan_testbed.commands.specs import specs
 from vchan_testbed.commands.validate import validate
 from vchan_testbed.errors import TestbedError, refused
 
@@ -50,13 +52,28 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """What fails while things are given back behind Ctrl-C does not hide that it was Ctrl-C."""
+    try:
+        yield
+    except Exception as error:
+        before: BaseException | None = error
+        while before is not None:
+            before = before.__context__
+            if isinstance(before, KeyboardInterrupt):
+                click.echo(f"While giving back what was taken: {error}", err=True)
+                raise KeyboardInterrupt from error
+        raise
+
+
 class Commands(click.Group):
     """A group that turns errors into a message and an exit status, and never into a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand. What the test bed raises is caught here and nowhere else."""
         try:
-            with terminable():
+            with terminable(), interruptible():
                 result = super().invoke(ctx)
                 sys.stdout.flush()
         except TestbedError as error:
@@ -95,6 +112,8 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(record_command)
 main.add_command(validate)
+main.add_command(specs)
 main.add_command(image)
 main.add_command(doctor)

@@ -275,3 +275,34 @@ def test_a_signal_ends_a_wait(connect: Connector) -> None:
         assert (error.type, error.call) == ("Interrupted", f"libxenvchan_{call[0]}")
         assert error.errno_name == "EINTR"
     assert pair.client("read_all", 4096, 4096) == bytes(4096)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_indices_that_wrap_are_nothing_special(domains: Domains, blocking: bool) -> None:
+    server, client = domains.process("channel_end.py", 1), domains.process("channel_end.py", 2)
+    server("server", 2, PATH, 4 * KIB, 1 * KIB, blocking)
+    server("call", "start_indices_at", 2**32 - 296, 2**32 - 1000)
+    client("client", 1, SERVER_PATH, blocking)
+    pair = Pair(server, client)
+    for writer, ring in (("client", 4 * KIB), ("server", 2 * KIB)):
+        out, into = pair.ends(writer)
+        assert into("call", "data_ready") == 0
+        assert out("call", "buffer_space") == ring
+        assert out("call", "write", b"x" * 2000) == 2000
+        assert (out("call", "buffer_space"), into("call", "data_ready")) == (ring - 2000, 2000)
+        data = bytes(i * 7 % 251 for i in range(5 * ring))
+        out.start("write_all", data, [1, 3000, 700])
+        assert into("read_all", len(data) + 2000, 999) == b"x" * 2000 + data
+        out.finish()
+    client("close")
+    server("close")
+
+
+@pytest.mark.parametrize(("read", "write"), [(-1, 0), (0, 2**32)])
+def test_an_index_to_begin_with_has_32_bits(domains: Domains, read: int, write: int) -> None:
+    server = domains.process("channel_end.py", 1)
+    server("server", 2, PATH, 4 * KIB, 4 * KIB, True)
+    error = server.fails("call", "start_indices_at", read, write)
+    assert error.type == "InputError"
+    assert "is no index of a ring" in str(error)
+    server("close")

@@ -301,6 +301,94 @@ def test_a_thread_for_each_direction_lets_both_write_more_than_a_ring() -> None:
     assert "has said that it read" in refused(duplex(MUTUAL % (2049, 2049)))[1]
 
 
+JOINED = """\
+name: joined
+channel: {left_ring_bytes: 1024, right_ring_bytes: 2048, blocking: false, threads: duplex}
+server:
+  - write: {bytes: 5000, sizes: 5000}
+  - read: {bytes: 5000, sizes: 5000}
+  - join: {}
+  - read: {bytes: 8, sizes: 8}
+  - write: {bytes: 8, sizes: 8}
+  - read_to_end: {sizes: 8}
+client:
+  - write: {bytes: 5000, sizes: 5000}
+  - read: {bytes: 5000, sizes: 5000}
+  - join: {}
+  - write: {bytes: 8, sizes: 8}
+  - read: {bytes: 8, sizes: 8}
+  - close
+"""
+
+
+def test_an_acknowledgement_stands_behind_a_join() -> None:
+    assert parse_experiment(JOINED, "x.yaml").client[2].do == "join"
+    both_wait = JOINED.replace(
+        "  - write: {bytes: 8, sizes: 8}\n  - read: {bytes: 8, sizes: 8}\n  - close",
+        "  - read: {bytes: 8, sizes: 8}\n  - write: {bytes: 8, sizes: 8}\n  - close",
+    )
+    assert "would wait for ever" in refused(both_wait)[1]
+
+
+def test_a_join_needs_two_directions() -> None:
+    assert "`join` in an endpoint with one thread" in refused(JOINED.replace("duplex", "one"))[1]
+
+
+@pytest.mark.parametrize("value", ["-1", "4294967296", "1.5", "near"])
+def test_an_index_to_begin_with_is_a_32_bit_number(value: str) -> None:
+    text = GOOD.replace("2048}", f"2048, left_first_index: {value}}}")
+    at, finding, expected = refused(text)
+    assert at == 2
+    assert "left_first_index" in finding
+    assert "0 to 4294967295" in expected
+
+
+HELD_CLOSE = """\
+name: held
+channel: {left_first_index: 4294967290}
+server:
+  - read: {bytes: 64, sizes: 64}
+client:
+  - write: {bytes: 64, sizes: 64}
+  - close
+faults:
+  - {at: client, do: hold, nth: 1, call: close, cell: cli_live, access: store,
+     until: {left_cons: 58}}
+"""
+
+
+def test_a_close_that_waits_until_all_is_read_needs_no_acknowledgement() -> None:
+    assert parse_experiment(HELD_CLOSE, "x.yaml").name == "held"
+    for too_early in (
+        HELD_CLOSE.replace("cons: 58", "cons: 57"),
+        HELD_CLOSE.replace("call: close", "call: write"),
+        HELD_CLOSE.replace("cell: cli_live", "cell: srv_live"),
+        HELD_CLOSE.replace("access: store", "access: load"),
+    ):
+        assert "L1" in refused(too_early)[1]
+
+
+BROKEN_OFF = """\
+name: broken-off
+server:
+  - read: {bytes: 1000, sizes: 1000}
+  - close
+client:
+  - write: {bytes: 8192, sizes: 8192}
+  - close
+faults:
+  - {at: server, do: hold, nth: 1, call: close, cell: srv_live, access: store,
+     until: {left_prod: 5096}}
+"""
+
+
+def test_a_close_that_waits_for_what_is_written_breaks_it_off() -> None:
+    assert parse_experiment(BROKEN_OFF, "x.yaml").name == "broken-off"
+    assert "writes 8192 bytes" in refused(BROKEN_OFF.partition("faults:")[0])[1]
+    more = BROKEN_OFF.replace("bytes: 1000", "bytes: 9000")
+    assert "reads 9000" in refused(more)[1]
+
+
 BOTH_TO_END = """\
 name: both
 channel: {left_ring_bytes: 1024}

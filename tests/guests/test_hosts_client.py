@@ -69,6 +69,39 @@ def test_what_was_meant_for_another_client_is_passed_over() -> None:
         assert client.facts["xen_version"] == "4.17"
 
 
+class InPieces:
+    """A carrier whose bytes come in pieces as the test cuts them."""
+
+    def __init__(self, pieces: Callable[[Message], list[bytes]]) -> None:
+        self._pieces = pieces
+        self._asked = b""
+        self._left: queue.Queue[bytes] = queue.Queue()
+
+    def read(self) -> bytes:
+        return self._left.get(timeout=SECONDS_MAX)
+
+    def write(self, data: bytes) -> None:
+        said = Decoder().feed(data.partition(SYNC)[2])[0].message()
+        for piece in self._pieces(said):
+            self._left.put(piece)
+
+    def close(self) -> None:
+        self._left.put(b"")
+
+    def last_words(self) -> str:
+        return ""
+
+
+def test_what_another_client_was_told_may_end_in_the_middle_of_anything() -> None:
+    def pieces(said: Message) -> list[bytes]:
+        other = opening({**HELLO, "id": said["id"], "token": "another"})
+        own = opening({**HELLO, "id": said["id"], "token": said["token"]})
+        return [other + b"rubbish" * 9, b"rubbish" * 9, own]
+
+    with HelperClient(InPieces(pieces)) as client:
+        assert client.facts["xen_version"] == "4.17"
+
+
 def test_answers_find_their_questions_in_any_order() -> None:
     held: list[bytes] = []
 

@@ -10,7 +10,10 @@ import pytest
 
 import vchan_testbed
 from vchan_testbed.cache import key_of
+from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.images import sources
+from vchan_testbed.guests.images.builder import refuse_too_large
+from vchan_testbed.guests.images.contents import UNPACKED_MIB_MAX
 from vchan_testbed.guests.images.root import read_package_list
 
 GUESTS = Path(vchan_testbed.__file__).parent / "guests"
@@ -113,3 +116,16 @@ def test_what_cffi_writes_is_no_input(package_copy: Path) -> None:
     extensions, images = keys()
     (package_copy / "bindings/_vchan.c").write_text("/* written by cffi */\n")
     assert keys() == (extensions, images)
+
+
+def test_an_image_that_no_guest_has_room_for_is_refused(tmp_path: Path) -> None:
+    """Each file takes whole pages, and a link none."""
+    (tmp_path / "folder").mkdir()
+    with (tmp_path / "folder/large").open("wb") as file:
+        file.truncate((UNPACKED_MIB_MAX << 20) - 4096)
+    (tmp_path / "small").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("folder/large")
+    refuse_too_large(tmp_path)
+    (tmp_path / "one more").write_bytes(b"x")
+    with pytest.raises(TestbedError, match=r"unpacks to 42\.0 MiB, and there is room for 42"):
+        refuse_too_large(tmp_path)

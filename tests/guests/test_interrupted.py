@@ -24,6 +24,13 @@ from vchan_testbed.progress import Quiet
 FAKE_MMDEBSTRAP = Path(__file__).with_name("fake_mmdebstrap.sh")
 SECONDS_MAX = 600.0
 MARK = "VCHAN_TEST_MARK"
+# Who is started in the background by a script ignores SIGINT, and so do its children.
+PROGRAM = """\
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vchan_testbed.cli import main
+main()
+"""
 
 
 @dataclass
@@ -89,7 +96,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> Command:
     (folder / "tmp").mkdir()
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
-        [sys.executable, "-c", "from vchan_testbed.cli import main; main()", *arguments],
+        [sys.executable, "-c", PROGRAM, *arguments],
         cwd=folder,
         env={**os.environ, "TMPDIR": str(folder / "tmp"), MARK: mark, **environment},
         stdin=subprocess.DEVNULL,
@@ -108,7 +115,7 @@ def entries(cache: Path) -> set[str]:
 def assert_interrupted(command: Command) -> None:
     """Ctrl-C ends it as it ends others, and nothing of it is left."""
     status, said = command.end(signal.SIGINT)
-    assert status == INTERRUPTED
+    assert status == INTERRUPTED, said
     assert "Traceback" not in said
     assert command.processes() == []
     assert command.temporary() == []

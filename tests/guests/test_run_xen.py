@@ -75,7 +75,7 @@ def test_a_dropped_event_is_a_violation_on_real_xen(tmp_path: Path) -> None:
     status, verdict, facts = run("dropped-event.yaml", tmp_path / "run")
     assert verdict["progress"] == "VIOLATION"
     assert verdict["fault_of"] == "event channel"
-    assert verdict["due_action"] == "r_wait"
+    assert verdict["due_action"] == "wait server"
     assert verdict["faults_injected"] == 1
     assert facts["quiescence"]["quiescent"] is True
     assert status == 0

@@ -24,15 +24,18 @@ def write_block(file: mmap.mmap, number: int) -> None:
     file[start : start + layout.BLOCK_HEADER_BYTES] = layout.BLOCK_HEADER.pack(*header)
     file[24:28] = struct.pack("<I", number + 1)
     at = start + layout.BLOCK_HEADER_BYTES
+    checks = bytearray()
     for seq in range(first, first + layout.RECORDS_PER_BLOCK):
         # t0, t1, old, new; site, operand, seq, call_seq; the rest: a PAYLOAD record.
         body = struct.pack("<4Q4I3H4BH", seq, seq, 0, 1, 0, 0, seq, 0, 0, 0, 0xFFFF, 67, 0, 0, 0, 0)
-        file[at : at + 64] = body + struct.pack("<I", layout.record_check(body))
+        check = struct.pack("<I", layout.record_check(body))
+        file[at : at + 64] = body + check
+        checks += check
         at += layout.RECORD_BYTES
     header[4:7] = [
         layout.RECORDS_PER_BLOCK,
         layout.BlockState.CLOSED,
-        zlib.crc32(file[start + layout.BLOCK_HEADER_BYTES : at]),
+        zlib.crc32(checks),
     ]
     file[start : start + layout.BLOCK_HEADER_BYTES] = layout.BLOCK_HEADER.pack(*header)
 

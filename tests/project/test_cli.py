@@ -20,7 +20,13 @@ from vchan_testbed.cli import BROKEN_PIPE, INTERRUPTED, main
 from vchan_testbed.errors import ExitStatus, TestbedError
 from vchan_testbed.guests.hosts.findings import Finding
 
-PROGRAM = "from vchan_testbed.cli import main; main(prog_name='vchan-testbed')"
+# Who is started in the background by a script ignores SIGINT, and so do its children.
+PROGRAM = """\
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vchan_testbed.cli import main
+main(prog_name="vchan-testbed")
+"""
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 SECONDS_MAX = 60
 
@@ -260,6 +266,25 @@ def test_no_command_shows_a_traceback_for_what_the_system_refuses(
     monkeypatch.setattr("vchan_testbed.commands.image.build", refuse)
     message = fails(vchan_testbed("image", "build"), ExitStatus.TESTBED_FAILED)
     assert re.search(r"^Error: (/place: Permission denied|no)\.\nNext: [\w`]", message)
+
+
+@pytest.mark.parametrize(
+    "error", [TestbedError("the bridge stays"), ValueError("the bridge stays")]
+)
+def test_what_fails_behind_ctrl_c_is_said_and_does_not_hide_it(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise error
+
+    monkeypatch.setattr("vchan_testbed.commands.image.build", interrupted)
+    result = vchan_testbed("image", "build")
+    assert result.exit_code == INTERRUPTED
+    assert "While giving back what was taken: the bridge stays" in result.stderr
+    assert "Interrupted." in result.stderr
 
 
 IDLE = """\

@@ -89,13 +89,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_holds_every_file_and_the_two_extensions(wheel: Path, installed: Path) -> None:
+def test_the_wheel_holds_every_file_and_the_three_libraries(wheel: Path, installed: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert sorted(set(committed()) - names) == []
     ours = {name for name in names if ".dist-info/" not in name}
     built = sorted(re.sub(r"\..*", "", name) for name in ours - set(committed()))
-    assert built == ["vchan_testbed/bindings/_vchan", "vchan_testbed/tracer/_core"]
+    libraries = ("bindings/_vchan", "tracer/_core", "tracer/_preload")
+    assert built == [f"vchan_testbed/{name}" for name in libraries]
     for name in committed():
         original = REPOSITORY / "src" / name
         assert os.access(installed / name, os.X_OK) == os.access(original, os.X_OK), name

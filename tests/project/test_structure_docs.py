@@ -6,6 +6,7 @@ also shown a tree that breaks it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -143,7 +144,7 @@ def unknown_options(root: Path) -> list[str]:
         for words, _ in commands_quoted(path):
             command: click.Command = main
             known = {"--help"}
-            for word in words[1:]:
+            for word in itertools.takewhile(lambda word: word != "--", words[1:]):
                 if isinstance(command, click.Group) and not word.startswith("-"):
                     if word not in command.commands:
                         wrong.append(f"{path.relative_to(root)}: no command {' '.join(words)}")

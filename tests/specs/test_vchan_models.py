@@ -1,106 +1,17 @@
-"""The models of Vchan.tla in TLC: what holds, what does not, and mutants that must not."""
+"""Vchan.tla: its translation is that of its algorithm, and mutants of it are noticed."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from vchan_testbed.validate.tlc.actions import SPECS, load_action_map
+from vchan_testbed.validate.models import Holds, Model, Violates, check, load_models
+from vchan_testbed.validate.tlc.actions import SPECS
 from vchan_testbed.validate.tlc.jar import java, tla2tools
-from vchan_testbed.validate.tlc.runner import Limits, TlcJob, TlcOutput, run_tlc
-
-MODELS: dict[str, dict[str, Any]] = yaml.safe_load((SPECS / "models.yaml").read_text())
-HOLDING = [name for name, model in MODELS.items() if "holds" in model]
-VIOLATED = [name for name, model in MODELS.items() if "violates" in model]
-
-_PROPERTY = re.compile(r"^Error: Invariant (\w+) is violated")
-_STATE = re.compile(r"^State (\d+): <")
-_TAKEN = re.compile(r"^<(\w+) line .*>: \d+:(\d+)")
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What TLC said of a model."""
-
-    output: TlcOutput
-    violated: str
-    """The property, or empty."""
-    states: int
-    """States of the counterexample."""
-    taken: frozenset[str]
-    """Actions that were taken, if coverage was asked for."""
-
-
-def check(
-    folder: Path, config: str, options: Sequence[str] = (), *, short: bool = False
-) -> Checked:
-    """Check the model MCVchan in `folder` with the configuration there."""
-    job = TlcJob(
-        folder=folder,
-        module="MCVchan",
-        config=config,
-        library=(SPECS, SPECS / "models"),
-        options=("-deadlock", "-fp", "0", *options),
-        short=short,
-    )
-    output = run_tlc(job, Limits(seconds_max=900, heap_mib=1500))
-    assert not output.bound
-    violated, states, taken = "", 0, set()
-    for line in output.console:
-        if match := _PROPERTY.match(line):
-            violated = match[1]
-        elif line.startswith("Error: Temporal properties were violated"):
-            # TLC does not name it; a model that is to violate one has only that one.
-            violated = _only_temporal_property(folder / config)
-        elif (match := _STATE.match(line)) and not line.endswith("Stuttering"):
-            states = int(match[1])
-        elif (match := _TAKEN.match(line)) and int(match[2]) > 0:
-            taken.add(match[1])
-    return Checked(output, violated, states, frozenset(taken))
-
-
-def _only_temporal_property(config: Path) -> str:
-    named = re.findall(r"^PROPERT(?:Y|IES)\s+(.*)$", config.read_text(), re.MULTILINE)
-    return " ".join(named)
-
-
-def copied(name: str, folder: Path) -> str:
-    """A model's configuration in a folder of its own: TLC leaves files beside it."""
-    shutil.copy(SPECS / "models" / f"{name}.cfg", folder)
-    shutil.copy(SPECS / "models" / "MCVchan.tla", folder)
-    return f"{name}.cfg"
-
-
-@pytest.mark.parametrize("name", HOLDING)
-def test_a_model_holds(name: str, tmp_path: Path) -> None:
-    checked = check(tmp_path, copied(name, tmp_path), ("-coverage", "60"))
-    output, due = checked.output, MODELS[name]
-    assert checked.violated == "", "\n".join(output.console)
-    found = {"generated": output.generated, "distinct": output.distinct, "depth": output.depth}
-    assert found == due["holds"]
-    # A model that never takes an action says nothing about it.
-    every = {action.name for action in load_action_map().actions.values() if not action.stutters}
-    assert every - checked.taken == set(due["not_taken"])
-
-
-@pytest.mark.parametrize("name", VIOLATED)
-def test_a_model_is_violated(name: str, tmp_path: Path) -> None:
-    checked = check(tmp_path, copied(name, tmp_path))
-    due = MODELS[name]["violates"]
-    assert (checked.violated, checked.states) == (due["property"], due["states"])
-
-
-def test_the_manifest_has_every_model() -> None:
-    assert set(MODELS) == {path.stem for path in (SPECS / "models").glob("*.cfg")}
-    assert set(HOLDING) | set(VIOLATED) == set(MODELS)
 
 
 def test_the_committed_translation_is_that_of_the_algorithm(tmp_path: Path) -> None:
@@ -137,12 +48,12 @@ def of_safety(violated: str, *changes: tuple[str, str]) -> Mutant:
     return Mutant(changes, "safety_server_reads", violated)
 
 
-SENDER_LOOKS = "      space := RingBytes - Size(ring);\n      if (space = 0) goto s_wait;\n"
-RECEIVER_LOOKS = "      have := Size(ring);\n      if (have = 0) goto r_live;\n"
+SENDER_LOOKS = "      space := RingBytes - Len(ring);\n      if (space = 0) {\n"
+RECEIVER_LOOKS = "      have := Len(ring);\n      if (have = 0) goto r_live;\n"
 
 MUTANTS = {
     "the sender does not look again after arming": of_safety(
-        "NoDeadlock", (SENDER_LOOKS, "      if (space = 0) goto s_wait;\n")
+        "NoDeadlock", (SENDER_LOOKS, "      if (space = 0) {\n")
     ),
     "the receiver does not look again after arming": of_safety(
         "NoDeadlock", (RECEIVER_LOOKS, "      if (have = 0) goto r_live;\n")
@@ -153,12 +64,12 @@ MUTANTS = {
     ),
     "the sender arms after it looked again": of_safety(
         "NoDeadlock",
-        ("      tellOfReads := 1;\n", "      space := RingBytes - Size(ring);\n"),
-        (SENDER_LOOKS, "      tellOfReads := 1;\n      if (space = 0) goto s_wait;\n"),
+        ("      tellOfReads := 1;\n", "      space := RingBytes - Len(ring);\n"),
+        (SENDER_LOOKS, "      tellOfReads := 1;\n      if (space = 0) {\n"),
     ),
     "the receiver arms after it looked again": of_safety(
         "NoDeadlock",
-        ("      tellOfWrites := 1;\nr_have", "      have := Size(ring);\nr_have"),
+        ("      tellOfWrites := 1;\nr_have", "      have := Len(ring);\nr_have"),
         (RECEIVER_LOOKS, "      tellOfWrites := 1;\n      if (have = 0) goto r_live;\n"),
     ),
     "the receiver tests before it moves its index": of_safety(
@@ -188,28 +99,29 @@ MUTANTS = {
         "NoDeadlock", ("if (receiverOpen = 1) goto s_space else wrote := -1;", "goto s_space;")
     ),
     "the receiver does not look whether the sender has closed": of_safety(
-        "NoDeadlock", ("if (senderOpen = 1) goto r_wait\n", "if (TRUE) goto r_wait\n")
+        "NoDeadlock", ("if (senderOpen = 1) {\n", "if (TRUE) {\n")
     ),
     "an event is lost in an idle port": of_safety(
         "NoDeadlock", ("IF port = 0 THEN {1}", "IF port = 0 THEN {0, 1}")
     ),
     "the sender puts more than is free": of_safety(
-        "RingBound", ("with (n = Min(space, Size(todo)))", "with (n = Size(todo))")
+        "RingBound", ("with (n = Min(space, Len(todo)))", "with (n = Len(todo))")
     ),
     "the sender puts the first bytes again": of_safety(
-        "Integrity", ("ring := Join(ring, First(todo, n));", "ring := Join(ring, Bytes(0, n));")
+        "Integrity", ("ring := Append(ring, Take(todo, n));", "ring := Append(ring, Bytes(0, n));")
     ),
     "the receiver leaves what it took": of_safety(
-        "Integrity", ("        ring := Rest(ring, n);\n", "")
+        "Integrity", ("        ring := Drop(ring, n);\n", "")
     ),
     "the receiver loses what it took": of_safety(
-        "Integrity", ("Got := Join(Got, First(ring, n));", "Got := Join(Got, First(ring, n - 1));")
+        "Integrity",
+        ("Got := Append(Got, Take(ring, n));", "Got := Append(Got, Take(ring, n - 1));"),
     ),
     "the end is reported without a look": of_safety(
-        "EndIsTheEnd", ("if (Size(ring) > 0) goto r_have\n", "if (FALSE) goto r_have\n")
+        "EndIsTheEnd", ("if (Len(ring) > 0) goto r_have\n", "if (FALSE) goto r_have\n")
     ),
     "the end is reported of an open sender": of_safety(
-        "EndIsTheEnd", ("if (senderOpen = 1) goto r_wait\n", "if (FALSE) goto r_wait\n")
+        "EndIsTheEnd", ("if (senderOpen = 1) {\n", "if (FALSE) {\n")
     ),
 }
 
@@ -232,20 +144,21 @@ def test_a_mutant_of_the_spec_is_noticed(name: str, tmp_path: Path) -> None:
     for old, new in mutant.changes:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
+    shutil.copytree(SPECS, tmp_path, dirs_exist_ok=True)
     (tmp_path / "Vchan.tla").write_text(text)
     translate(tmp_path)
-    config = correct_and_alone(mutant.model, tmp_path)
-    assert check(tmp_path, config, short=True).violated == mutant.violated
+    found = check(alone(mutant.model), tmp_path).result
+    assert isinstance(found, Violates)
+    assert found.property == mutant.violated
 
 
-def correct_and_alone(name: str, folder: Path) -> str:
+def alone(name: str) -> Model:
     """A model with L1 off and without an environment: small, and nothing but a mutant fails it."""
-    config = copied(name, folder)
-    text = (folder / config).read_text().replace("L1 = TRUE", "L1 = FALSE")
-    (folder / config).write_text(re.sub(r"Environment = .*", "Environment = {}", text))
-    return config
+    model = load_models()[name]
+    constants = {**model.constants, "L1": "FALSE", "Environment": "{}"}
+    return replace(model, name="alone", constants=constants, quick=True, seconds=0.0)
 
 
 @pytest.mark.parametrize("name", sorted({mutant.model for mutant in MUTANTS.values()}))
-def test_without_a_mutation_the_mutants_models_hold(name: str, tmp_path: Path) -> None:
-    assert check(tmp_path, correct_and_alone(name, tmp_path)).violated == ""
+def test_without_a_mutation_the_mutants_models_hold(name: str) -> None:
+    assert isinstance(check(alone(name)).result, Holds)

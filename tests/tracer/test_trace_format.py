@@ -169,10 +169,12 @@ def test_a_block_beyond_the_headers_count_is_read(path: Path) -> None:
     assert len(read_trace(path).records) == 1500
 
 
-def test_a_wrong_crc_is_damage(path: Path) -> None:
+@pytest.mark.parametrize("at", [24, 64 + 10 * 64 + 16, 64 + 10 * 64 + 60])
+def test_a_wrong_crc_is_damage(path: Path, at: int) -> None:
+    """Of the block: its own, a field of a record, a record's check."""
     write_trace(path, HEADER, records_of({0: 20}))
     data = bytearray(path.read_bytes())
-    data[layout.HEADER_BYTES + 64 + 10 * 64 + 16] ^= 1
+    data[layout.HEADER_BYTES + at] ^= 1
     path.write_bytes(data)
     with pytest.raises(TraceDamaged, match=r"Block 0 of .*server.vtrace has a wrong CRC") as caught:
         read_trace(path)
@@ -192,9 +194,9 @@ def test_a_block_header_that_makes_no_sense_is_damage(path: Path, at: int, word:
 def test_another_version_is_refused(path: Path) -> None:
     write_trace(path, HEADER, records_of({0: 20}))
     data = bytearray(path.read_bytes())
-    struct.pack_into("<I", data, 8, 2)
+    struct.pack_into("<I", data, 8, 1)
     path.write_bytes(data)
-    with pytest.raises(InputError, match="version 2; this program reads 1"):
+    with pytest.raises(InputError, match="version 1; this program reads 3"):
         read_trace(path)
 
 

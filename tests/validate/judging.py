@@ -19,7 +19,8 @@ from vchan_testbed.validate.judge import Options, judge_traces
 from vchan_testbed.validate.prepare import load_tables
 from vchan_testbed.validate.verdict import Verdict
 
-TABLES = load_tables()
+TABLES = load_tables("vchan")
+LIBRARY = load_tables()
 BY_TLC = os.environ.get("VCHAN_TESTS_JUDGE") == "tlc"
 
 

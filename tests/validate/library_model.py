@@ -19,6 +19,9 @@ import numpy as np
 
 from vchan_testbed.tracer.format import RECORD_DTYPE, Records, Role, TraceHeader, write_trace
 from vchan_testbed.tracer.layout import CELL_WIDTH, Call, Cell, Flag, Kind, Op
+from vchan_testbed.validate.digest import BASE, MODULUS, digest_of
+
+LARGE_ORDER = 20
 
 Accesses = Generator[None, None, int]
 """Yields before each access; returns the C function's result."""
@@ -161,6 +164,8 @@ class Process:
         self.silent = 0
         """Accesses that leave no record (the last one before a kill)."""
         self.peer: Role = PEER[role]
+        self.copied: dict[int, int] = {}
+        """Bytes that were copied into the ring (0) and out of it (1)."""
         self.rd_prod, self.rd_cons, self.wr_prod, self.wr_cons = INDICES[role]
         self.notified = {WRITE_BIT: 0, READ_BIT: 0}
         self.position = 0
@@ -342,10 +347,27 @@ class Process:
         if self.build.copies:
             first = min(size, ring - at)
             yield
-            self.log(Kind.COPY, at, first, op=op)
+            position = self.copied.get(op, 0)
+            self.copied[op] = position + size
+            digest = self.digest_at(op, position, first)
+            self.log(Kind.COPY, digest, first, op=op, operand=at)
             if first < size:
-                self.log(Kind.COPY, 0, size - first, op=op)
+                digest = self.digest_at(op, position + first, size - first)
+                self.log(Kind.COPY, digest, size - first, op=op)
         return size
+
+    def digest_at(self, op: int, position: int, count: int) -> int:
+        """The digest of some bytes of a stream.
+
+        What a writer hands in is its own, what it reads the peer's. Over large rings gigabytes are
+        moved: there all bytes of a stream are the same, and their digest is a geometric series.
+        """
+        writer = self.role if op == 0 else self.peer
+        if max(self.scenario.left_order, self.scenario.right_order) < LARGE_ORDER:
+            told = range(position, position + count)
+            return digest_of(bytes((at * 31 + len(writer)) % 251 for at in told))
+        series = (pow(BASE, count, MODULUS) - 1) * pow(BASE - 1, -1, MODULUS)
+        return (len(writer) + 1) * series % MODULUS
 
     def do_send(self, size: int) -> Accesses:
         yield from self.copy(self.wr_prod, size, self.wr_size, 0)

@@ -324,7 +324,7 @@ TRACERS_OWN = [
     legal(SECOND, drop, "nobody has to look at what was read last"),
     rejected_at(Pick(S, Kind.COPY, Call.READ), sets(new=1000), TAKE,
                 "copies less than the index moves"),
-    Mutation(Pick(S, Kind.COPY, Call.READ, None, 2), sets(old=4), "copies from another place"),
+    Mutation(Pick(S, Kind.COPY, Call.READ, None, 2), sets(operand=4), "copies from another place"),
     rejected_at(Pick(S, Kind.COPY, Call.READ), sets(op=0), TAKE,
                 "copies into the ring that it reads"),
     rejected_at(Pick(S, Kind.COPY, Call.READ), drop, TAKE, "moves the index, copies nothing", -1),

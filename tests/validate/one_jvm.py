@@ -24,16 +24,19 @@ import pytest
 
 from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams
 from vchan_testbed.validate.tlc import follow as production
+from vchan_testbed.validate.tlc.actions import ActionMap
 from vchan_testbed.validate.tlc.module import Search
 from vchan_testbed.validate.tlc.runner import Limits, TlcJob, TlcOutput, run_tlc
 
 LANES = """\
 ---- MODULE ManyLanes ----
-EXTENDS Integers, Sequences, Lanes
+EXTENDS Integers, Lanes
+LOCAL INSTANCE Sequences  \\* the specs have a Len and an Append of their own
 VARIABLE number  \\* of the two lanes that are followed
 First == {first}
 Length == {length}
 Asked == {asked}
+Numbers == 1..Len(Length)
 Inside(lane, done, cell, beyond) == IF done < Length[number][lane] THEN cell ELSE beyond
 At(lane, done) == First[number][lane] + done
 ManyLength(lane) == Length[number][lane]
@@ -49,7 +52,7 @@ ManyWanted(sender, receiver) == <<sender, receiver>> \\in Asked[number]
 MANY = """\
 ---- MODULE Many ----
 EXTENDS {module}
-ManyInit == number \\in 1..Len(Length) /\\ FollowInit
+ManyInit == number \\in Numbers /\\ FollowInit
 ManyNext == FollowNext /\\ UNCHANGED number
 ====
 """
@@ -126,14 +129,18 @@ class Gathering:
 
 
 def follow_all(
-    cases: Sequence[tuple[Lanes, SpecParams]], search: Search | None = None
+    cases: Sequence[tuple[Lanes, SpecParams]],
+    search: Search | None = None,
+    *,
+    actions: ActionMap | None = None,
+    explain: bool = True,
 ) -> tuple[list[FollowResult], int]:
     """As `follow`, for each of them; and how many JVMs that took."""
     gathering = Gathering(len(cases))
 
     def one(case: tuple[Lanes, SpecParams]) -> FollowResult:
         with gathering.thread():
-            return production.follow(*case, search=search)
+            return production.follow(*case, search=search, actions=actions, explain=explain)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(production, "run_tlc", gathering.run)

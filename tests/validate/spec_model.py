@@ -94,7 +94,7 @@ def initial(params: SpecParams) -> Vchan:
 
 
 def _raised(port: int) -> tuple[int, ...]:
-    return (1,) if port == 0 else tuple(sorted({port, 2}))
+    return (1,) if port == 0 else tuple(sorted({port, min(port + 1, 3)}))
 
 
 class Model:
@@ -179,7 +179,8 @@ class Model:
             yield s._replace(wrote=-1, pcs="s_return"), 0
 
     def s_return(self, s: Vchan) -> Next:
-        yield s._replace(todo=0, wrote=0, space=0, sWhere="app", pcs="s_call"), s.wrote
+        sent = s.Sent - s.todo
+        yield s._replace(Sent=sent, todo=0, wrote=0, space=0, sWhere="app", pcs="s_call"), s.wrote
 
     # ---- the receiver
 
@@ -265,7 +266,10 @@ class Model:
         elif what == "spurious":
             for port in _raised(own_port):
                 yield at(where, **{f"{mine}Port": port}), 0
-        elif what == "die" and where not in ("gone", "connecting"):
+        elif what == "asks" and where == "away":
+            bit = "tellOfReads" if mine == "s" else "tellOfWrites"
+            yield s._replace(**{bit: 1}), getattr(s, bit)  # type: ignore[arg-type]
+        elif what == "die" and where != "gone":
             for port in _raised(peer_port):
                 yield at("gone", **{live: 0, f"{peer}Port": port}), 0
         elif what == "peek":

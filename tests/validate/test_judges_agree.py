@@ -136,7 +136,7 @@ class Said:
 def plain(state: State) -> State:
     """A state with sizes for streams, and without the environment's control."""
     values = state.as_dict()
-    for name in TABLES.actions.positions:
+    for name in TABLES.actions.streams["stream"].positions:
         found = values[name]
         values[name] = found if isinstance(found, int) else size(found)
     control = values["pc"]

@@ -10,7 +10,8 @@ import pytest
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.validate.evidence import Evidence
 from vchan_testbed.validate.lanes import EndState, State, Value
-from vchan_testbed.validate.liveness import Judged, progress_of
+from vchan_testbed.validate.liveness import Judged, Question, progress_of
+from vchan_testbed.validate.states import VchanStates
 from vchan_testbed.validate.table import load_table
 from vchan_testbed.validate.tlc.actions import load_action_map
 
@@ -46,7 +47,7 @@ def still(
 
 
 def judged(ends: list[EndState], facts: dict[str, Any]) -> Judged:
-    return progress_of(ends, LEFT, Evidence(facts), OWNER_OF)
+    return progress_of(ends, Question(VchanStates(), LEFT.role, Evidence(facts), OWNER_OF))
 
 
 def test_nothing_due_and_nothing_owed_is_progress() -> None:

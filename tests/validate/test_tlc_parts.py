@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from vchan_testbed.validate.lanes import Lane, Lanes, State, Step, Value
 from vchan_testbed.validate.tlc.actions import GOES_FIRST, load_action_map
+from vchan_testbed.validate.tlc.channel_first import NEVER
 from vchan_testbed.validate.tlc.indices import overlap
 from vchan_testbed.validate.tlc.module import hidden_actions
 from vchan_testbed.validate.tlc.rebase import settled, size, with_first, without_first
-from vchan_testbed.validate.tlc.rows import NEVER, AtStart, rows_of
+from vchan_testbed.validate.tlc.rows import AtStart, rows_of
 from vchan_testbed.validate.tlc.values import format_value, parse_value
 from vchan_testbed.validate.tlc.wakeups import as_intervals, as_numbers
 
@@ -76,21 +77,21 @@ def test_positions_move_and_come_back() -> None:
     state = State.of(
         {"Sent": ((1, 90),), "Got": ((1, 50),), "ring": ((51, 60),), "todo": ((61, 90),), "have": 7}
     )
-    assert settled(state, ACTIONS) == 50
-    moved = without_first(state, 50, ACTIONS)
+    assert settled([state], ACTIONS) == {"stream": 50}
+    moved = without_first(state, {"stream": 50}, ACTIONS)
     assert moved.as_dict() == {
         "Sent": ((1, 40),), "Got": (), "ring": ((1, 10),), "todo": ((11, 40),), "have": 7,
     }  # fmt: skip
-    assert with_first(moved, 50, ACTIONS) == state
+    assert with_first(moved, {"stream": 50}, ACTIONS) == state
     assert size(((1, 40), (42, 42))) == 41
 
 
 def test_positions_of_a_stream_with_a_gap() -> None:
     state = State.of({"Sent": ((1, 90),), "Got": ((1, 5), (7, 9)), "ring": (), "todo": ()})
-    assert settled(state, ACTIONS) == 5
-    moved = without_first(state, 5, ACTIONS)
+    assert settled([state], ACTIONS) == {"stream": 5}
+    moved = without_first(state, {"stream": 5}, ACTIONS)
     assert moved["Got"] == ((2, 4),)
-    assert with_first(moved, 5, ACTIONS) == state
+    assert with_first(moved, {"stream": 5}, ACTIONS) == state
 
 
 def after(sender: list[tuple[str, int]], receiver: list[tuple[str, int]]) -> tuple[list[int], ...]:

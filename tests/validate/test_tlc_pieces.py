@@ -22,12 +22,12 @@ from vchan_testbed.progress import Progress, Quiet
 from vchan_testbed.tracer.format import Records, Role
 from vchan_testbed.tracer.layout import Call, Cell, Kind
 from vchan_testbed.validate.cuts import Size
-from vchan_testbed.validate.direction import DirectionLanes
 from vchan_testbed.validate.judge import Options, judge_traces
 from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, Start
 from vchan_testbed.validate.prepare import Prepared, prepare
 from vchan_testbed.validate.replay import Replay, Replayed
 from vchan_testbed.validate.tlc.follow import Bounds, follow
+from vchan_testbed.validate.two_lanes import TwoLanes
 from vchan_testbed.validate.wording import Words
 
 PIECE = Size(steps=6000)
@@ -142,7 +142,7 @@ def test_a_cut_at_fixed_places_of_both_lanes_would_not_do(run: Run, tmp_path: Pa
     assert len(raised) > len(taken) + 20
 
 
-def second_look(lanes: DirectionLanes, share: float) -> int:
+def second_look(lanes: TwoLanes, share: float) -> int:
     """Of the receiver's second looks that see bytes, the one behind this share of them."""
     looks = lanes.receiver.where("r_have_again")
     looks = looks[lanes.receiver.values[looks] > 0]
@@ -173,7 +173,7 @@ SMALL = Scenario(
 )
 
 
-def whole(lanes: DirectionLanes) -> Lanes:
+def whole(lanes: TwoLanes) -> Lanes:
     """All of it, with the order that the values tell."""
     return lanes.piece((0, 0), (len(lanes.sender), len(lanes.receiver)))
 

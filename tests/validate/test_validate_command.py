@@ -19,8 +19,12 @@ from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
 
 GOOD = "S.r64 C.w30 S.. C.w200 S.r200 S.r64 C.close S.. S.close"
-PACKETS = "C.send30 S.recv30 C.close S.close"
+OPEN = "C.send30 S.recv30 C.close S.close"
+"""By the protocol alone it is left open: that has no packets."""
 LOST = f"{GOOD}\nchange server read load left_prod 2: lose"
+
+
+BY_PROTOCOL = ("--spec", "vchan")
 
 
 def run_of(history: str, folder: Path, **more: Any) -> Path:
@@ -68,21 +72,21 @@ def test_two_traces_without_a_run_directory(tmp_path: Path) -> None:
 
 
 def test_of_several_runs_the_worst_status_counts(tmp_path: Path) -> None:
-    open_ = run_of(PACKETS, tmp_path / "open")
+    open_ = run_of(OPEN, tmp_path / "open")
     bad = run_of(LOST, tmp_path / "bad")
-    assert validate(open_).exit_code == ExitStatus.UNDECIDED
-    assert validate(bad, open_).exit_code == ExitStatus.UNEXPECTED
-    assert validate(open_, bad).exit_code == ExitStatus.UNEXPECTED
+    assert validate(*BY_PROTOCOL, open_).exit_code == ExitStatus.UNDECIDED
+    assert validate(*BY_PROTOCOL, bad, open_).exit_code == ExitStatus.UNEXPECTED
+    assert validate(*BY_PROTOCOL, open_, bad).exit_code == ExitStatus.UNEXPECTED
     assert (open_ / "report.html").exists()
 
 
 def test_json_is_what_verdict_json_holds(tmp_path: Path) -> None:
-    runs = [run_of(PACKETS, tmp_path / "open"), run_of(LOST, tmp_path / "bad")]
-    ran = validate("--json", *runs)
+    runs = [run_of(OPEN, tmp_path / "open"), run_of(LOST, tmp_path / "bad")]
+    ran = validate("--json", *BY_PROTOCOL, *runs)
     assert json.loads(ran.stdout) == [
         json.loads((run / "verdict.json").read_text()) for run in runs
     ]
-    one = json.loads(validate("--json", runs[0]).stdout)
+    one = json.loads(validate("--json", *BY_PROTOCOL, runs[0]).stdout)
     assert (one["conformance"], one["exit_status"]) == ("UNDECIDED", 3)
     assert one["advice"]
 
@@ -94,16 +98,28 @@ def test_a_dry_run_says_how_it_would_be_judged_and_writes_nothing(tmp_path: Path
     assert ran.exit_code == 0
     assert sorted(run.rglob("*")) == before
     assert "  server: 96 records, complete" in printed(ran)
-    steps = r"^  left: \d+ steps of the sender, \d+ of the receiver, in 1 piece$"
-    assert re.search(steps, ran.output, re.MULTILINE)
+    steps = r"\d+ steps of the server, \d+ of the client, in 1 piece$"
+    assert re.search(rf"^  both, by Libxenvchan: {steps}", ran.output, re.MULTILINE)
+    assert re.search(r"^  left, by Vchan: \d+ steps of the client", ran.output, re.MULTILINE)
     command = printed(ran)[-1].split()
     assert command[0].endswith("java")
     assert "tlc2.TLC" in command
-    assert command[-1] == "TraceVchan"
+    assert command[-1] == "TraceLibxenvchan"
 
 
-@pytest.mark.parametrize("history", [PACKETS, LOST])
+@pytest.mark.parametrize("history", [OPEN, LOST])
 def test_a_dry_run_says_when_tlc_would_not_be_asked(history: str, tmp_path: Path) -> None:
-    ran = validate("--dry-run", run_of(history, tmp_path / "run"))
+    ran = validate("--dry-run", *BY_PROTOCOL, run_of(history, tmp_path / "run"))
     assert "TLC would not be run: " in ran.output
     assert "tlc2.TLC" not in ran.output
+
+
+def test_packets_are_judged_by_the_spec_of_the_library(tmp_path: Path) -> None:
+    run = run_of(OPEN, tmp_path / "run")
+    ran = validate(run)
+    verdict = json.loads((run / "verdict.json").read_text())
+    assert verdict["conformance"] == "ACCEPTED", ran.output
+    assert verdict["spec"]["name"] == "Libxenvchan"
+    assert any("was not judged by Vchan as well: packet calls" in note for note in verdict["notes"])
+    assert validate(*BY_PROTOCOL, run).exit_code == ExitStatus.UNDECIDED
+    assert json.loads((run / "verdict.json").read_text())["spec"]["name"] == "Vchan"

@@ -8,6 +8,8 @@
 #include "emulate.h"
 #include "inject.h"
 #include "objects.h"
+#include "quiet.h"
+#include "translate.h"
 
 /*
  * The words of struct vchan_interface (xen/include/public/io/libxenvchan.h). Behind them stand
@@ -92,6 +94,7 @@ static bool decode_cached(const uint8_t *code, struct vt_instruction *instructio
 
 struct place {
     bool recorded;            /* a channel of an earlier recording is not in this one */
+    bool kept;                /* the order of accesses is */
     struct vt_thread *thread; /* NULL: there are too many */
     struct vt_channel *channel;
     uint32_t site;
@@ -136,6 +139,14 @@ static void note_cleared_bits(const struct place *place, const struct vt_access 
                 (uint8_t)bytes_of(access->old & ~access->new_, offset - start, 1);
 }
 
+static bool is_one_cell(unsigned offset, unsigned width)
+{
+    static const uint8_t width_at[CELLS_END] = { [0] = 4,  [4] = 4,  [8] = 4,  [12] = 4, [16] = 2,
+                                                 [18] = 2, [20] = 1, [21] = 1, [22] = 1, [23] = 1 };
+
+    return offset < CELLS_END && width_at[offset] == width;
+}
+
 /* One record a cell, because cells are what the specification speaks of. */
 static void log_access(const struct place *place, const struct vt_access *access, unsigned start)
 {
@@ -143,6 +154,12 @@ static void log_access(const struct place *place, const struct vt_access *access
 
     if (!place->recorded)
         return;
+    if (is_one_cell(start, access->width)) {
+        log_piece(place, access, start, start, access->width);
+        if (place->thread && start >= NOTIFY_START)
+            note_cleared_bits(place, access, start);
+        return;
+    }
     for (unsigned i = 0; i < CELL_COUNT; i++) {
         unsigned from = cells[i].offset, to = from + cells[i].width;
 
@@ -165,6 +182,7 @@ static void access_one(const struct place *place, const struct vt_instruction *i
 {
     struct vt_access access;
 
+    access.kept = place->kept;
     vt_emulate(instruction, registers, page + offset, &access);
     if (access.flags & VT_FLAG_LOST_UPDATE) {
         struct vt_access load = { .t0 = access.t0, .t1 = access.t1, .kind = VT_LOAD };
@@ -198,9 +216,7 @@ static void fill_piece(const struct place *place, const struct fill *fill, unsig
 
     for (unsigned byte = 0; byte < width; byte++)
         access.new_ |= (uint64_t)fill_byte(fill, from + byte) << (8 * byte);
-    access.t0 = vt_stamp_before();
-    access.old = vt_exchange(fill->page + from, width, access.new_);
-    access.t1 = vt_stamp_after();
+    vt_overwrite(fill->page + from, access.new_, &access);
     log_access(place, &access, from);
 }
 
@@ -269,7 +285,13 @@ static struct place place_of(struct vt_channel *channel, uint32_t site, uint16_t
 {
     bool recorded = channel->session == vt_log_session();
 
-    return (struct place){ recorded, recorded ? vt_thread() : NULL, channel, site, flags };
+    return (struct place){
+        .recorded = recorded,
+        .thread = recorded ? vt_thread() : NULL,
+        .channel = channel,
+        .site = site,
+        .flags = flags,
+    };
 }
 
 void vt_access_fill(struct vt_channel *channel, uint32_t site, unsigned offset, uint8_t value,
@@ -284,7 +306,7 @@ void vt_access_fill(struct vt_channel *channel, uint32_t site, unsigned offset, 
 
 bool vt_site_of(const void *code, uint32_t *site)
 {
-    uintptr_t offset = (uintptr_t)code - vt_library.base;
+    uintptr_t offset = vt_original_code(code) - vt_library.base;
     bool inside = offset < vt_library.bytes;
 
     *site = inside ? (uint32_t)offset : 0;
@@ -294,6 +316,28 @@ bool vt_site_of(const void *code, uint32_t *site)
 static bool is_load(const struct vt_instruction *instruction)
 {
     return instruction->form >= VT_FORM_LOAD && instruction->form <= VT_FORM_COMPARE;
+}
+
+/* False if it does not end within the page. */
+static bool access_whole(struct place *place, const struct vt_instruction *instruction,
+                         struct vt_registers *registers, uint8_t *page, unsigned offset)
+{
+    if (offset + instruction->width > VT_PAGE_BYTES)
+        return false;
+    if (place->thread && place->thread->holds)
+        place->flags |= vt_inject_on_access(place->thread, place->channel, place->site, offset,
+                                            instruction->width, is_load(instruction));
+    access_one(place, instruction, registers, page, offset);
+    return true;
+}
+
+static _Atomic bool has_faulted; /* behind the init, where memory is filled */
+
+bool vt_faults_are_due(void)
+{
+    if (vt_calls_only)
+        return false;
+    return atomic_load_explicit(&has_faulted, memory_order_relaxed) || !vt_is_translated_whole();
 }
 
 enum vt_outcome vt_access_at(struct vt_channel *channel, const uint8_t *code, const void *address,
@@ -307,6 +351,8 @@ enum vt_outcome vt_access_at(struct vt_channel *channel, const uint8_t *code, co
     if (!decode_cached(code, &instruction))
         return VT_REFUSED;
     *length = instruction.length;
+    if (!channel->in_init_or_close)
+        atomic_store_explicit(&has_faulted, true, memory_order_relaxed);
     /* The fault names the first byte that could not be touched; it must be the operand's. */
     if (vt_effective_address(&instruction, registers) != (uintptr_t)address)
         return VT_REFUSED;
@@ -314,11 +360,74 @@ enum vt_outcome vt_access_at(struct vt_channel *channel, const uint8_t *code, co
     place.site = site;
     if (instruction.form == VT_FORM_FILL && instruction.repeated)
         return access_repeated(&place, &instruction, registers, channel->page, offset);
-    if (offset + instruction.width > VT_PAGE_BYTES)
-        return VT_REFUSED;
-    if (place.thread && place.thread->holds)
-        place.flags |= vt_inject_on_access(place.thread, channel, site, offset, instruction.width,
-                                           is_load(&instruction));
-    access_one(&place, &instruction, registers, channel->page, offset);
-    return VT_DONE;
+    return access_whole(&place, &instruction, registers, channel->page, offset) ? VT_DONE
+                                                                                 : VT_REFUSED;
+}
+
+/* What an instruction on the stack has there. */
+struct odd {
+    uint8_t operand[VT_ODD_BYTES_MAX];
+    size_t distance; /* of the operand from the first decoy: its register may change */
+};
+
+_Static_assert(sizeof(struct odd) <= VT_ODD_ROOM_BYTES, "it has to fit");
+
+/* It lies above the frame of trampoline.h. */
+static struct odd *odd_of(struct vt_registers *registers)
+{
+    return (void *)((uint8_t *)registers + sizeof(*registers) + 5 * sizeof(uint64_t));
+}
+
+static unsigned odd_width(unsigned left)
+{
+    return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+/* In pieces of at most eight bytes, as a bus may do it too. */
+static void access_odd(const struct place *place, const struct vt_site *site, uint8_t *page,
+                       unsigned offset, struct odd *odd)
+{
+    for (unsigned at = 0, width; at < site->odd_bytes; at += width) {
+        struct vt_access access;
+        uint64_t value = 0;
+
+        width = odd_width(site->odd_bytes - at);
+        access.kept = place->kept;
+        if (site->phase == VT_BEFORE) {
+            value = vt_load(page + offset + at, width, &access);
+            memcpy(odd->operand + at, &value, width);
+        } else {
+            memcpy(&value, odd->operand + at, width);
+            vt_store(page + offset + at, width, value, &access);
+        }
+        log_access(place, &access, offset + at);
+    }
+}
+
+bool vt_access_translated(const struct vt_site *site, struct vt_registers *registers,
+                          size_t distance)
+{
+    struct odd *odd = site->phase == VT_WHOLE ? NULL : odd_of(registers);
+    struct vt_channel *channel;
+    struct place place;
+    uint8_t *page;
+    unsigned offset;
+
+    if (site->phase == VT_BEHIND)
+        distance = odd->distance;
+    else if (odd)
+        odd->distance = distance;
+    channel = vt_channel_at((unsigned)(distance / VT_PAGE_BYTES));
+    page = channel ? channel->page : NULL;
+    offset = (unsigned)(distance % VT_PAGE_BYTES);
+    if (!page)
+        return false;
+    place = place_of(channel, site->offset, 0);
+    place.kept = vt_order_kept;
+    if (!odd)
+        return access_whole(&place, &site->instruction, registers, page, offset);
+    if (offset + site->odd_bytes > VT_PAGE_BYTES)
+        return false;
+    access_odd(&place, site, page, offset, odd);
+    return true;
 }

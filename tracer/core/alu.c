@@ -1,5 +1,6 @@
 #include "alu.h"
 
+#include "quiet.h"
 #include "registers.h"
 
 /*

@@ -3,12 +3,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "access.h"
 #include "calls.h"
 #include "inject.h"
 #include "segv.h"
-
-#define ROLE_SERVER 0
-#define ROLE_CLIENT 1
 
 VT_REAL(struct libxenvchan *, libxenvchan_server_init, struct xentoollog_logger *, int,
         const char *, size_t, size_t);
@@ -73,18 +71,18 @@ void vt_attach(struct vt_channel *channel, struct libxenvchan *ctrl)
     int left = channel->is_server ? read_order : write_order;
     int right = channel->is_server ? write_order : read_order;
 
-    if ((void *)ctrl->ring != channel->decoy)
+    if ((void *)ctrl->ring != (vt_calls_only ? channel->page : channel->decoy))
         refuse_structure();
     channel->ctrl = ctrl;
     take_ring(&channel->rings[0], &ctrl->read);
     take_ring(&channel->rings[1], &ctrl->write);
     channel->attached = true;
-    vt_log_attached((uint32_t)left, (uint32_t)right);
+    vt_log_attached(channel, (uint32_t)left, (uint32_t)right);
     log_now(channel, (struct vt_record){
                          .kind = VT_ATTACH,
                          .old = (uint64_t)left | (uint64_t)right << 16,
                          .new_ = ctrl->event_port,
-                         .operand = channel->is_server ? ROLE_SERVER : ROLE_CLIENT,
+                         .operand = channel->is_server ? VT_ROLE_SERVER : VT_ROLE_CLIENT,
                      });
 }
 
@@ -119,12 +117,23 @@ struct call {
     bool segv_was_blocked;
 };
 
+/* Looks from other threads see it soon enough; a fence would stand between two accesses. */
+static void set_call(struct vt_thread *thread, uint8_t kind)
+{
+    atomic_store_explicit(&thread->call, kind, memory_order_relaxed);
+}
+
 static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t size)
 {
     struct call call = { channel, vt_thread(), vt_log_session(), false };
 
-    /* Not only if it is recorded: a channel that outlives its trace faults all the same. */
-    if (channel) {
+    if (channel && channel->inherited && vt_on_inherited)
+        vt_on_inherited();
+    /*
+     * Not only if it is recorded: a channel that outlives its trace faults all the same. And not at
+     * each call of a library whose accesses do not: these are two system calls.
+     */
+    if (channel && (channel->in_init_or_close || vt_faults_are_due())) {
         vt_segv_take();
         call.segv_was_blocked = vt_segv_unblock();
     }
@@ -133,7 +142,7 @@ static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t
         return call;
     }
     call.thread->call_seq++;
-    call.thread->call = (uint8_t)kind;
+    set_call(call.thread, (uint8_t)kind);
     call.thread->channel = channel->number;
     call.thread->used = channel;
     call.thread->cleared_bits = 0;
@@ -149,7 +158,7 @@ static void log_exit(const struct call *call, int64_t result, int error)
                                .old = result < 0 ? (uint64_t)error : 0,
                                .new_ = (uint64_t)result,
                            });
-    call->thread->call = VT_CALL_NONE;
+    set_call(call->thread, VT_CALL_NONE);
     call->thread->used = NULL;
     call->thread->holds = 0;
 }
@@ -168,10 +177,17 @@ static void leave(const struct call *call, int64_t result)
 
 /* ---- init and close ---- */
 
+void (*vt_before_init)(void);
+void (*vt_on_inherited)(void);
+
 static struct call enter_init(enum vt_call kind, uint64_t size)
 {
-    struct vt_thread *thread = vt_thread();
+    struct vt_thread *thread;
     struct vt_channel *channel;
+
+    if (vt_before_init)
+        vt_before_init();
+    thread = vt_thread();
 
     if (!thread || thread->call)
         return (struct call){ 0 };

@@ -31,6 +31,12 @@ extern const size_t vt_api_patches_count;
 /* Look for tables that are not patched yet: objects may have been loaded meanwhile. */
 void vt_patch_again(void);
 
+/* Called, if it is set, before a channel is opened: whoever records on demand begins there. */
+extern void (*vt_before_init)(void);
+
+/* Called, if it is set, when a call uses a channel that the parent of this process opened. */
+extern void (*vt_on_inherited)(void);
+
 /* Append a record of the channel if it is being recorded. */
 void vt_log_of(const struct vt_channel *channel, const struct vt_record *record);
 

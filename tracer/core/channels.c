@@ -2,8 +2,13 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#include "quiet.h"
+
+bool vt_calls_only;
 
 static struct vt_channel channels[VT_CHANNELS_MAX];
 static uint8_t *decoys; /* VT_CHANNELS_MAX pages without any access */
@@ -28,6 +33,8 @@ int vt_channels_init(void)
 void vt_channels_after_fork(void)
 {
     pthread_mutex_init(&lock, NULL);
+    for (unsigned place = 0; place < VT_CHANNELS_MAX; place++)
+        channels[place].inherited = true;
 }
 
 void vt_channels_renumber(void)
@@ -73,6 +80,13 @@ struct vt_channel *vt_channel_at(unsigned place)
 /* Most processes have one channel, so the one that was found last is looked at first. */
 static struct vt_channel *_Atomic recent = channels;
 
+static struct vt_channel *keep_recent(struct vt_channel *channel)
+{
+    /* A fence has no place here: this is called between accesses. */
+    atomic_store_explicit(&recent, channel, memory_order_relaxed);
+    return channel;
+}
+
 struct vt_channel *vt_channel_of_ctrl(const struct libxenvchan *ctrl)
 {
     struct vt_channel *channel = recent;
@@ -83,7 +97,7 @@ struct vt_channel *vt_channel_of_ctrl(const struct libxenvchan *ctrl)
         return channel;
     for (channel = channels; channel < channels + VT_CHANNELS_MAX; channel++)
         if (channel->session && channel->ctrl == ctrl)
-            return recent = channel;
+            return keep_recent(channel);
     return NULL;
 }
 
@@ -97,7 +111,7 @@ struct vt_channel *vt_channel_of_event(const xenevtchn_handle *event)
         return channel;
     for (channel = channels; channel < channels + VT_CHANNELS_MAX; channel++)
         if (channel->session && channel->event == event)
-            return recent = channel;
+            return keep_recent(channel);
     return NULL;
 }
 
@@ -107,11 +121,25 @@ bool vt_is_decoy(const void *address)
                          (uintptr_t)VT_CHANNELS_MAX * VT_PAGE_BYTES;
 }
 
+uintptr_t vt_decoys_start(void)
+{
+    return (uintptr_t)decoys;
+}
+
 struct vt_channel *vt_channel_of_decoy(const void *address)
 {
     if (!vt_is_decoy(address))
         return NULL;
     return vt_channel_at((unsigned)(((uintptr_t)address - (uintptr_t)decoys) / VT_PAGE_BYTES));
+}
+
+struct vt_channel *vt_channel_of_page(const void *page)
+{
+    for (struct vt_channel *channel = channels; page && channel < channels + VT_CHANNELS_MAX;
+         channel++)
+        if (channel->session && channel->page == page)
+            return channel;
+    return NULL;
 }
 
 void *vt_real_address(const void *address)

@@ -28,18 +28,23 @@ struct vt_channel {
     bool is_server;
     bool attached;          /* its structure is known and told of */
     bool in_init_or_close;  /* a call of that kind will end its life, if it has to end */
+    bool inherited;         /* the parent of this process opened it */
     uint8_t *_Atomic page;  /* the real one; NULL before it is there and after */
     uint8_t *decoy;         /* its offsets mean the page's */
     struct libxenvchan *ctrl;
     xenevtchn_handle *event;
     int event_fd;
+    uint32_t peer_domid;
     struct vt_ring rings[2]; /* that this end reads, that it writes */
 };
+
+/* Only calls are recorded: the library gets the page itself, and no decoy. */
+extern bool vt_calls_only;
 
 /* Reserve the range of decoys. 0 or a negative errno. */
 int vt_channels_init(void);
 
-/* After fork, in the child: whoever held the lock is not here. */
+/* After fork, in the child: whoever held the lock is not here, and all channels are inherited. */
 void vt_channels_after_fork(void);
 
 /* A new recording: numbers start again at 0. Channels that are open stay, unrecorded. */
@@ -53,8 +58,12 @@ void vt_channel_destroy(struct vt_channel *channel);
 struct vt_channel *vt_channel_of_ctrl(const struct libxenvchan *ctrl);
 struct vt_channel *vt_channel_of_event(const xenevtchn_handle *event);
 struct vt_channel *vt_channel_of_decoy(const void *address);
+struct vt_channel *vt_channel_of_page(const void *page);
 struct vt_channel *vt_channel_at(unsigned place);
 bool vt_is_decoy(const void *address);
+
+/* The first decoy; the others follow it, VT_PAGE_BYTES each. */
+uintptr_t vt_decoys_start(void);
 
 /* What `address` means: of one in a decoy the real one, of every other itself. */
 void *vt_real_address(const void *address);

@@ -9,6 +9,8 @@
 #define HYPERVISOR_LEAF 0x40000000u
 #define HYPERVISOR_LEAF_END 0x40010000u
 
+bool vt_order_kept;
+
 /* Leaf 3 of Xen's own: ecx has the guest's TSC in kHz (xen/include/public/arch-x86/cpuid.h). */
 static uint64_t told_by_xen(void)
 {

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "quiet.h"
+
 struct reader {
     const uint8_t *start;
     const uint8_t *at;

@@ -3,6 +3,17 @@
 #include <stdbool.h>
 
 #include "clock.h"
+#include "quiet.h"
+
+static uint64_t stamp_before(const struct vt_access *access)
+{
+    return access->kept ? 0 : vt_stamp_before();
+}
+
+static uint64_t stamp_after(const struct vt_access *access)
+{
+    return access->kept ? 0 : vt_stamp_after();
+}
 
 static uint64_t mask_of(unsigned width)
 {
@@ -20,6 +31,23 @@ static uint64_t load(const void *cell, unsigned width)
         return __atomic_load_n((const uint32_t *)cell, __ATOMIC_RELAXED);
     default:
         return __atomic_load_n((const uint64_t *)cell, __ATOMIC_RELAXED);
+    }
+}
+
+static void store(void *cell, unsigned width, uint64_t value)
+{
+    switch (width) {
+    case 1:
+        __atomic_store_n((uint8_t *)cell, (uint8_t)value, __ATOMIC_RELAXED);
+        break;
+    case 2:
+        __atomic_store_n((uint16_t *)cell, (uint16_t)value, __ATOMIC_RELAXED);
+        break;
+    case 4:
+        __atomic_store_n((uint32_t *)cell, (uint32_t)value, __ATOMIC_RELAXED);
+        break;
+    default:
+        __atomic_store_n((uint64_t *)cell, value, __ATOMIC_RELAXED);
     }
 }
 
@@ -93,20 +121,30 @@ static uint64_t stamped_load(const void *cell, struct vt_access *access)
 {
     uint64_t value;
 
-    access->t0 = vt_stamp_before();
+    access->t0 = stamp_before(access);
     value = load(cell, access->width);
-    access->t1 = vt_stamp_after();
+    access->t1 = stamp_after(access);
     access->kind = VT_LOAD;
     access->old = access->new_ = value;
     return value;
 }
 
-static void stamped_store(void *cell, uint64_t value, struct vt_access *access)
+/* An exchange has what was really overwritten, and is a fence. */
+void vt_overwrite(void *cell, uint64_t value, struct vt_access *access)
 {
-    /* An exchange, so that the log has what was really overwritten. */
+    if (access->kept) {
+        store(cell, access->width, value);
+        access->flags |= VT_FLAG_OLD_UNKNOWN;
+        return;
+    }
     access->t0 = vt_stamp_before();
     access->old = vt_exchange(cell, access->width, value);
     access->t1 = vt_stamp_after();
+}
+
+static void stamped_store(void *cell, uint64_t value, struct vt_access *access)
+{
+    vt_overwrite(cell, value, access);
     access->kind = VT_STORE;
     access->op = VT_OP_MOV;
     access->new_ = value & mask_of(access->width);
@@ -202,9 +240,9 @@ static void do_rmw_locked(enum vt_alu alu, uint64_t source, uint64_t *flags, voi
 
         *flags = flags_before;
         access->new_ = vt_alu(alu, access->width, seen, source, flags);
-        access->t0 = vt_stamp_before();
+        access->t0 = stamp_before(access);
         if (compare_exchange(cell, access->width, &seen, access->new_)) {
-            access->t1 = vt_stamp_after();
+            access->t1 = stamp_after(access);
             access->old = expected;
             return;
         }
@@ -220,9 +258,14 @@ static void do_rmw_plain(enum vt_alu alu, uint64_t source, uint64_t *flags, void
      * that comes in between and is lost on the real machine.
      */
     access->kind = VT_RMW_PLAIN;
-    access->t0 = vt_stamp_before();
+    access->t0 = stamp_before(access);
     access->loaded = load(cell, access->width);
     access->new_ = vt_alu(alu, access->width, access->loaded, source, flags);
+    if (access->kept) {
+        store(cell, access->width, access->new_);
+        access->old = access->loaded;
+        return;
+    }
     access->old = vt_exchange(cell, access->width, access->new_);
     access->t1 = vt_stamp_after();
     if (access->old != access->loaded)
@@ -239,12 +282,16 @@ static void do_rmw(const struct vt_instruction *in, enum vt_alu alu, uint64_t so
         do_rmw_plain(alu, source, &registers->flags, cell, access);
 }
 
+/* xchg is locked without a prefix, too. */
 static void do_exchange(const struct vt_instruction *in, struct vt_registers *registers,
                         void *cell, struct vt_access *access)
 {
     uint64_t value = get_register(in, registers);
 
-    stamped_store(cell, value, access);
+    access->t0 = stamp_before(access);
+    access->old = vt_exchange(cell, access->width, value);
+    access->t1 = stamp_after(access);
+    access->new_ = value;
     access->kind = VT_RMW_LOCKED;
     access->op = VT_OP_XCHG;
     access->operand = value;
@@ -259,6 +306,18 @@ static void do_exchange_add(const struct vt_instruction *in, struct vt_registers
                  access->kind == VT_RMW_PLAIN ? access->loaded : access->old);
 }
 
+/* Without the prefix another processor may come in between, and it is no fence. */
+static bool compare_exchange_plain(void *cell, unsigned width, uint64_t *expected, uint64_t value)
+{
+    uint64_t seen = load(cell, width);
+    bool equal = seen == *expected;
+
+    if (equal)
+        store(cell, width, value);
+    *expected = seen;
+    return equal;
+}
+
 static void do_compare_exchange(const struct vt_instruction *in, struct vt_registers *registers,
                                 void *cell, struct vt_access *access)
 {
@@ -266,9 +325,10 @@ static void do_compare_exchange(const struct vt_instruction *in, struct vt_regis
     uint64_t value = get_register(in, registers), seen = accumulator;
     bool done;
 
-    access->t0 = vt_stamp_before();
-    done = compare_exchange(cell, in->width, &seen, value);
-    access->t1 = vt_stamp_after();
+    access->t0 = stamp_before(access);
+    done = in->locked || !access->kept ? compare_exchange(cell, in->width, &seen, value)
+                                        : compare_exchange_plain(cell, in->width, &seen, value);
+    access->t1 = stamp_after(access);
     access->kind = done ? VT_CMPXCHG_OK : VT_CMPXCHG_FAIL;
     access->old = seen;
     access->new_ = done ? value : seen;
@@ -278,12 +338,35 @@ static void do_compare_exchange(const struct vt_instruction *in, struct vt_regis
         set_register(registers, VT_RAX, in->width, false, seen);
 }
 
+static void begin(struct vt_access *access, unsigned width)
+{
+    /* Field by field: as one assignment it is a `rep stos`, which takes as long as all the rest. */
+    access->t0 = access->t1 = 0;
+    access->old = access->new_ = 0;
+    access->loaded = access->operand = 0;
+    access->kind = access->op = 0;
+    access->width = (uint8_t)width;
+    access->flags = 0;
+}
+
+uint64_t vt_load(const void *cell, unsigned width, struct vt_access *access)
+{
+    begin(access, width);
+    return stamped_load(cell, access);
+}
+
+void vt_store(void *cell, unsigned width, uint64_t value, struct vt_access *access)
+{
+    begin(access, width);
+    stamped_store(cell, value, access);
+}
+
 void vt_emulate(const struct vt_instruction *in, struct vt_registers *registers, void *cell,
                 struct vt_access *access)
 {
     uint64_t value;
 
-    *access = (struct vt_access){ .width = in->width };
+    begin(access, in->width);
     switch ((enum vt_form)in->form) {
     case VT_FORM_LOAD:
         value = extended(in, stamped_load(cell, access));

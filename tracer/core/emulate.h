@@ -7,6 +7,7 @@
 #ifndef VCHAN_TRACER_EMULATE_H
 #define VCHAN_TRACER_EMULATE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "decode.h"
@@ -24,16 +25,27 @@ struct vt_access {
     uint8_t op;    /* enum vt_op */
     uint8_t width; /* bytes */
     uint16_t flags;
+    bool kept; /* nothing that orders is added: no stamps, and a store does not look what was there */
 };
 
 /*
  * Do `instruction` on the operand at `cell`, with its effects on registers and flags. Any form but
- * FILL with a repeat prefix. The caller moves the RIP.
+ * FILL with a repeat prefix. The caller moves the RIP. Of *access only `kept` is read.
  */
 void vt_emulate(const struct vt_instruction *instruction, struct vt_registers *registers,
                 void *cell, struct vt_access *access);
 
 /* Exchange `width` bytes at `cell` for `value`; what was there. */
 uint64_t vt_exchange(void *cell, unsigned width, uint64_t value);
+
+/* A plain load or store of 1, 2, 4 or 8 bytes, described in *access, of which `kept` is read. */
+uint64_t vt_load(const void *cell, unsigned width, struct vt_access *access);
+void vt_store(void *cell, unsigned width, uint64_t value, struct vt_access *access);
+
+/*
+ * Store access->width bytes; access gets the stamps and what was there, or is marked as not knowing
+ * it if it is kept.
+ */
+void vt_overwrite(void *cell, uint64_t value, struct vt_access *access);
 
 #endif

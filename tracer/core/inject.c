@@ -1,10 +1,12 @@
 #include "inject.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
 #include "clock.h"
+#include "quiet.h"
 
 #define POLL_NANOSECONDS 100000
 #define ACCESS_LOAD 1
@@ -143,24 +145,39 @@ static void log_hold(struct vt_thread *thread, const struct vt_channel *channel,
         .offset = VT_NO_OFFSET,
     };
 
-    record.t0 = record.t1 = vt_stamp_after();
+    record.t0 = record.t1 = vt_between_after();
     vt_log(thread, &record);
+}
+
+struct hold {
+    struct vt_thread *thread;
+    const struct vt_channel *channel;
+    struct fault *fault;
+    bool came;
+};
+
+static void ring_and_wait(void *argument)
+{
+    struct hold *hold = argument;
+    int errno_before = errno;
+
+    vt_log_ring(hold->thread, bell_fd);
+    hold->came = wait_until_it_has_come(&hold->fault->rule, hold->channel);
+    errno = errno_before;
 }
 
 static uint16_t hold(struct vt_thread *thread, const struct vt_channel *channel, uint32_t site,
                      unsigned number)
 {
-    struct fault *fault = &faults[number];
-    bool came;
+    struct hold held = { thread, channel, &faults[number], false };
 
     log_hold(thread, channel, site, number);
     atomic_store(&thread->held, 1);
-    atomic_store(&fault->state, HOLDING);
-    vt_log_ring(thread, bell_fd);
-    came = wait_until_it_has_come(&fault->rule, channel);
-    atomic_store(&fault->state, came ? DONE : IN_VAIN);
+    atomic_store(&held.fault->state, HOLDING);
+    vt_aside(ring_and_wait, &held);
+    atomic_store(&held.fault->state, held.came ? DONE : IN_VAIN);
     atomic_store(&thread->held, 0);
-    return came ? VT_FLAG_HELD : VT_FLAG_HELD_IN_VAIN;
+    return held.came ? VT_FLAG_HELD : VT_FLAG_HELD_IN_VAIN;
 }
 
 uint16_t vt_inject_on_access(struct vt_thread *thread, const struct vt_channel *channel,

@@ -1,69 +1,22 @@
 #include "log.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <linux/membarrier.h>
 #include <sched.h>
-#include <stddef.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "crc.h"
-
-#define HEADER_BYTES 4096
-#define BLOCK_BYTES 65536
-#define BLOCK_HEADER_BYTES 64
-#define RECORDS_PER_BLOCK ((BLOCK_BYTES - BLOCK_HEADER_BYTES) / sizeof(struct vt_record))
-#define BLOCK_MAGIC 0x4b4c4256
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
-enum { STATE_COMPLETE = 2, BLOCK_OPEN = 1, BLOCK_CLOSED = 2 };
-
-/* The fields of the header page that change while recording. */
-struct header {
-    uint8_t before_blocks[24];
-    _Atomic uint32_t blocks_used;
-    uint32_t blocks_max;
-    _Atomic uint64_t dropped;
-    _Atomic uint32_t state;
-    uint8_t before_orders[24];
-    uint32_t left_order;
-    uint32_t right_order;
-    _Atomic uint32_t channels;
-};
-
-_Static_assert(offsetof(struct header, blocks_used) == 24, "drawn in layout.py");
-_Static_assert(offsetof(struct header, dropped) == 32, "drawn in layout.py");
-_Static_assert(offsetof(struct header, state) == 40, "drawn in layout.py");
-_Static_assert(offsetof(struct header, left_order) == 68, "drawn in layout.py");
-_Static_assert(offsetof(struct header, channels) == 76, "drawn in layout.py");
-
-struct block_header {
-    uint32_t magic;
-    uint32_t number;
-    uint32_t thread;
-    uint32_t first_seq;
-    uint32_t count;
-    _Atomic uint32_t state;
-    uint32_t crc;
-    uint32_t tid;
-};
+#include "channels.h"
+#include "quiet.h"
 
 static struct {
     _Atomic uint32_t session; /* 0: not recording */
     uint32_t sessions;
     _Atomic uint32_t threads_used;
     _Atomic uint32_t nameless; /* threads without a place that are writing */
-    _Atomic bool full;         /* the disk is */
-    struct header *header;
-    size_t bytes;
-    int fd;
-    int doorbell_fd;
-} trace = { .fd = -1, .doorbell_fd = -1 };
+} trace;
 
 static struct vt_thread threads[VT_THREADS_MAX];
 
@@ -90,6 +43,7 @@ struct vt_thread *vt_thread(void)
     number = atomic_fetch_add(&trace.threads_used, 1);
     if (number < VT_THREADS_MAX) {
         own = &threads[number];
+        own->number = (uint16_t)number;
         own->tid = (uint32_t)syscall(SYS_gettid);
     }
     return own;
@@ -102,7 +56,7 @@ uint32_t vt_log_threads(void)
     return used < VT_THREADS_MAX ? used : VT_THREADS_MAX;
 }
 
-const struct vt_thread *vt_log_thread(uint32_t number)
+struct vt_thread *vt_log_thread(uint32_t number)
 {
     return &threads[number];
 }
@@ -131,83 +85,16 @@ static uint32_t check_of(const struct vt_record *record)
     return (uint32_t)mixed;
 }
 
-static void ring(int bell_fd)
-{
-    uint64_t one = 1;
-
-    /* It fails only when the counter is full, and then the bell is ringing already. */
-    if (write(bell_fd, &one, sizeof(one)) < 0)
-        errno = 0;
-}
-
-static void close_block(struct vt_thread *thread)
-{
-    struct block_header *header = (struct block_header *)thread->block;
-
-    header->count = thread->filled;
-    header->crc = vt_crc32(thread->block + BLOCK_HEADER_BYTES,
-                           thread->filled * sizeof(struct vt_record));
-    atomic_store_explicit(&header->state, BLOCK_CLOSED, memory_order_release);
-    thread->block = NULL;
-    ring(trace.doorbell_fd);
-}
-
-static bool claim_block(uint32_t *number)
-{
-    *number = atomic_load(&trace.header->blocks_used);
-    do {
-        if (*number >= trace.header->blocks_max || atomic_load(&trace.full))
-            return false;
-    } while (!atomic_compare_exchange_weak(&trace.header->blocks_used, number, *number + 1));
-    return true;
-}
-
-/* Without room on the disk the first store to the mapping would be a SIGBUS. */
-static bool reserve_block(uint32_t number)
-{
-    off_t start = HEADER_BYTES + (off_t)number * BLOCK_BYTES;
-    uint32_t claimed = number + 1;
-
-    /* Until Linux 5.19 any signal ends it on tmpfs. */
-    do {
-        if (!fallocate(trace.fd, 0, start, BLOCK_BYTES) || errno == EOPNOTSUPP)
-            return true;
-    } while (errno == EINTR);
-    atomic_store(&trace.full, true);
-    atomic_compare_exchange_strong(&trace.header->blocks_used, &claimed, number);
-    return false;
-}
-
-static bool open_block(struct vt_thread *thread)
-{
-    struct block_header *header;
-    uint32_t number;
-
-    if (!claim_block(&number) || !reserve_block(number))
-        return false;
-    thread->block = (uint8_t *)trace.header + HEADER_BYTES + (size_t)number * BLOCK_BYTES;
-    /* One call in place of sixteen page faults; a kernel that does not know it takes them. */
-    if (madvise(thread->block, BLOCK_BYTES, MADV_POPULATE_WRITE))
-        errno = 0;
-    header = (struct block_header *)thread->block;
-    header->magic = BLOCK_MAGIC;
-    header->number = number;
-    header->thread = (uint32_t)(thread - threads);
-    header->first_seq = thread->seq;
-    header->tid = thread->tid;
-    atomic_store_explicit(&header->state, BLOCK_OPEN, memory_order_release);
-    thread->filled = 0;
-    return true;
-}
-
 /* Room for one more record of the thread, NULL if there is none. */
 static struct vt_record *next_place(struct vt_thread *thread)
 {
-    if (thread->block && thread->filled == RECORDS_PER_BLOCK)
-        close_block(thread);
-    if (!thread->block && !open_block(thread))
+    struct vt_blocks *blocks = &thread->blocks;
+
+    if (!blocks->block || blocks->filled == VT_RECORDS_PER_BLOCK)
+        vt_blocks_turn(thread);
+    if (!blocks->block)
         return NULL;
-    return (struct vt_record *)(thread->block + BLOCK_HEADER_BYTES) + thread->filled;
+    return (struct vt_record *)(blocks->block + VT_BLOCK_HEADER_BYTES) + blocks->filled;
 }
 
 static void append(struct vt_thread *thread, const struct vt_record *record)
@@ -217,11 +104,11 @@ static void append(struct vt_thread *thread, const struct vt_record *record)
     __atomic_store_n(&thread->seq, thread->seq + 1, __ATOMIC_RELAXED);
     place = next_place(thread);
     if (!place) {
-        atomic_fetch_add(&trace.header->dropped, 1);
+        atomic_fetch_add(&vt_blocks_header()->dropped, 1);
         return;
     }
     whole.seq = thread->seq;
-    whole.thread = (uint16_t)(thread - threads);
+    whole.thread = thread->number;
     whole.call = atomic_load_explicit(&thread->call, memory_order_relaxed);
     whole.call_seq = whole.call ? thread->call_seq : 0;
     whole.check = check_of(&whole);
@@ -229,7 +116,7 @@ static void append(struct vt_thread *thread, const struct vt_record *record)
     whole.seq = 0;
     *place = whole;
     __atomic_store_n(&place->seq, thread->seq, __ATOMIC_RELEASE);
-    thread->filled++;
+    thread->blocks.filled++;
 }
 
 /* vt_log_stop ends the session and then waits for who writes: one of the two sees the other. */
@@ -237,95 +124,103 @@ static void count_dropped(void)
 {
     atomic_fetch_add(&trace.nameless, 1);
     if (vt_log_session())
-        atomic_fetch_add(&trace.header->dropped, 1);
+        atomic_fetch_add(&vt_blocks_header()->dropped, 1);
     atomic_fetch_sub(&trace.nameless, 1);
+}
+
+/*
+ * Who writes says so and then looks whether the session goes on; who ends it does it the other way
+ * round, so one of the two sees the other. That takes a barrier between the two steps of each, and
+ * a barrier here would stand between any two accesses of the library: vt_log_stop() makes every
+ * processor that runs one of our threads pass one instead.
+ */
+static bool begin_writing(struct vt_thread *thread)
+{
+    atomic_store_explicit(&thread->writing, 1, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    return atomic_load_explicit(&trace.session, memory_order_relaxed) == own_session;
+}
+
+static void end_writing(struct vt_thread *thread)
+{
+    atomic_store_explicit(&thread->writing, 0, memory_order_release);
 }
 
 void vt_log(struct vt_thread *thread, const struct vt_record *record)
 {
-    int errno_before = errno;
-
     if (!thread) {
         count_dropped();
         return;
     }
-    atomic_store(&thread->writing, 1);
-    if (vt_log_session() == own_session)
+    if (begin_writing(thread))
         append(thread, record);
-    atomic_store_explicit(&thread->writing, 0, memory_order_release);
-    errno = errno_before;
+    end_writing(thread);
 }
 
 void vt_log_ring(struct vt_thread *thread, int bell_fd)
 {
     int errno_before = errno;
 
-    atomic_store(&thread->writing, 1);
-    if (vt_log_session() == own_session)
-        ring(bell_fd);
-    atomic_store_explicit(&thread->writing, 0, memory_order_release);
+    if (begin_writing(thread))
+        vt_ring(bell_fd);
+    end_writing(thread);
     errno = errno_before;
 }
 
-void vt_log_attached(uint32_t left_order, uint32_t right_order)
+void vt_log_attached(const struct vt_channel *channel, uint32_t left_order, uint32_t right_order)
 {
     atomic_fetch_add(&trace.nameless, 1);
-    if (vt_log_session() && !atomic_fetch_add(&trace.header->channels, 1)) {
-        trace.header->left_order = left_order;
-        trace.header->right_order = right_order;
+    if (vt_log_session() && !atomic_fetch_add(&vt_blocks_header()->channels, 1)) {
+        struct vt_header *header = vt_blocks_header();
+
+        header->left_order = left_order;
+        header->right_order = right_order;
+        if (header->peer_domid == VT_NOT_KNOWN) {
+            header->role = channel->is_server ? VT_ROLE_SERVER : VT_ROLE_CLIENT;
+            header->peer_domid = channel->peer_domid;
+        }
     }
     atomic_fetch_sub(&trace.nameless, 1);
 }
 
 int vt_log_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd)
 {
-    size_t bytes = HEADER_BYTES + (size_t)blocks_max * BLOCK_BYTES;
-    void *mapped;
+    int error;
 
     if (vt_log_session())
         return -EBUSY;
-    mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (mapped == MAP_FAILED)
-        return -errno;
-    memcpy(mapped, header, HEADER_BYTES);
     memset(threads, 0, sizeof(threads));
-    vt_crc32_init();
-    trace.header = mapped;
-    trace.bytes = bytes;
-    trace.fd = fd;
-    trace.doorbell_fd = doorbell_fd;
-    atomic_store(&trace.full, false);
     atomic_store(&trace.threads_used, 0);
+    error = vt_blocks_start(fd, header, blocks_max, doorbell_fd);
+    if (error)
+        return error;
     atomic_store(&trace.session, ++trace.sessions);
     return 0;
 }
 
-static void let_go(void)
+/* As begin_writing() needs it. Where the kernel has no such call, store buffers empty in time. */
+static void pass_barriers(void)
 {
-    munmap(trace.header, trace.bytes);
-    trace.header = NULL;
-    trace.fd = trace.doorbell_fd = -1;
+    const struct timespec pause = { .tv_nsec = 10000000 };
+
+    if (!syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) &&
+        !syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0))
+        return;
+    nanosleep(&pause, NULL);
 }
 
 uint32_t vt_log_stop(void)
 {
-    uint32_t used;
-
     if (!vt_log_session())
         return 0;
     atomic_store(&trace.session, 0);
+    pass_barriers();
     while (atomic_load(&trace.nameless))
         sched_yield();
-    for (uint32_t i = 0; i < vt_log_threads(); i++) {
+    for (uint32_t i = 0; i < vt_log_threads(); i++)
         while (atomic_load(&threads[i].writing))
             sched_yield();
-        if (threads[i].block)
-            close_block(&threads[i]);
-    }
-    used = atomic_load(&trace.header->blocks_used);
-    atomic_store(&trace.header->state, STATE_COMPLETE);
-    let_go();
-    return used;
+    return vt_blocks_stop();
 }
 
 void vt_log_abandon(void)
@@ -334,5 +229,5 @@ void vt_log_abandon(void)
         return;
     atomic_store(&trace.session, 0);
     atomic_store(&trace.nameless, 0);
-    let_go();
+    vt_blocks_abandon();
 }

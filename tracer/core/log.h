@@ -1,8 +1,8 @@
 /*
- * The trace file: a header page and blocks of a mapped file, each block one thread's.
+ * Who records, and where a thread's next record goes in the trace file (blocks.h).
  *
- * The bytes are drawn in tracer/layout.py. What is called while recording runs inside of a signal
- * handler too: no locks, no malloc, and errno stays.
+ * What is called while recording runs inside of a signal handler too: no locks, no malloc, and errno
+ * stays.
  */
 #ifndef VCHAN_TRACER_LOG_H
 #define VCHAN_TRACER_LOG_H
@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "blocks.h"
 #include "record.h"
 
 #define VT_THREADS_MAX 4096
@@ -29,8 +30,8 @@ struct vt_thread {
     _Atomic uint8_t held;    /* one of them does so now */
     struct vt_channel *made; /* the channel that its init is making */
     struct vt_channel *used; /* the channel whose call it is in, NULL outside */
-    uint32_t filled;         /* records in `block` */
-    uint8_t *block;          /* NULL: none yet */
+    uint16_t number;         /* its place */
+    struct vt_blocks blocks;
     _Atomic uint32_t writing;
 };
 
@@ -40,7 +41,10 @@ struct vt_thread {
  */
 int vt_log_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd);
 
-/* Stop recording, close every block and let go of the file. Blocks used; 0 if there was none. */
+/*
+ * Stop recording, close every block and let go of the file. How many blocks it reaches to; 0 if
+ * there was none.
+ */
 uint32_t vt_log_stop(void);
 
 /* In a child after fork: let go of the parent's file without a word in it. */
@@ -64,12 +68,15 @@ void vt_log(struct vt_thread *thread, const struct vt_record *record);
  */
 void vt_log_ring(struct vt_thread *thread, int bell_fd);
 
-/* One more channel is there; of the first one the header tells the orders. */
-void vt_log_attached(uint32_t left_order, uint32_t right_order);
+/*
+ * One more channel is there; of the first one the header tells the orders, and its role and peer if
+ * whoever made the header did not know them (VT_NOT_KNOWN).
+ */
+void vt_log_attached(const struct vt_channel *channel, uint32_t left_order, uint32_t right_order);
 
 /* For looks, from any thread. */
 uint64_t vt_log_records(void);
 uint32_t vt_log_threads(void);
-const struct vt_thread *vt_log_thread(uint32_t number);
+struct vt_thread *vt_log_thread(uint32_t number);
 
 #endif

@@ -9,9 +9,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "translate.h"
+
 #define SONAME_START "libxenvchan.so"
 
 struct vt_library vt_library;
+void *(*vt_dlsym)(void *, const char *) = dlsym;
 
 /* What is needed of one object's dynamic section. */
 struct tables {
@@ -194,6 +197,10 @@ static void patch_slots(const struct dl_phdr_info *object, const struct tables *
             const struct vt_patch *patch = &work->patches[p];
             void *replacement = in_library ? patch->in_library : patch->in_others;
 
+            /* What libxenvchan calls of its own is its own: its copy, where there is one. */
+            if (in_library && !replacement)
+                replacement = *patch->original;
+
             if (replacement && *slot != replacement && !strcmp(name, patch->name) &&
                 !write_slot(object, slot, replacement))
                 work->unpatched = patch->name;
@@ -223,12 +230,19 @@ static const char *find_originals(const struct vt_patch *patches, size_t count)
     if (!library)
         return vt_library.path;
     for (size_t i = 0; i < count; i++) {
-        *patches[i].original = dlsym(library, patches[i].name);
-        if (!*patches[i].original)
+        void *found = vt_dlsym(library, patches[i].name);
+
+        if (!found)
             missing = patches[i].name;
+        *patches[i].original = vt_translated_code(found);
     }
     dlclose(library);
     return missing;
+}
+
+bool vt_is_original(const struct vt_patch *patch, void *code)
+{
+    return *patch->original && vt_original_code(*patch->original) == vt_original_code(code);
 }
 
 int vt_patch_objects(const struct vt_patch *patches, size_t count, const char **name)

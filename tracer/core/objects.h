@@ -21,6 +21,9 @@ struct vt_library {
 /* The libxenvchan of this process, as vt_find_library found it. */
 extern struct vt_library vt_library;
 
+/* dlsym itself, for whoever stands in for it. */
+extern void *(*vt_dlsym)(void *, const char *);
+
 /* False if no libxenvchan is loaded. */
 bool vt_find_library(void);
 
@@ -31,6 +34,9 @@ struct vt_patch {
     void *in_library; /* its replacement where libxenvchan calls it, or NULL */
     void *in_others;  /* its replacement where anybody else does, or NULL */
 };
+
+/* Whether `code` is the function that the patch is of, in the library or in its copy. */
+bool vt_is_original(const struct vt_patch *patch, void *code);
 
 /*
  * Find each original, then put the replacements into every object but this one; those that are

@@ -99,6 +99,7 @@ enum vt_call {
 #define VT_FLAG_LOST_UPDATE 8
 #define VT_FLAG_HELD 16
 #define VT_FLAG_HELD_IN_VAIN 32
+#define VT_FLAG_OLD_UNKNOWN 64
 
 #define VT_NO_OFFSET 0xffff
 #define VT_COPY_IN 0

@@ -12,11 +12,14 @@
 #include "access.h"
 #include "channels.h"
 #include "decode.h"
+#include "translate.h"
 
 /* Who had the signal before us, oldest first. Each later one may come to call the one before. */
 #define PREVIOUS_MAX 8
 static struct sigaction previous[PREVIOUS_MAX];
 static int previous_count;
+
+int (*vt_sigaction)(int, const struct sigaction *, struct sigaction *) = sigaction;
 
 static const int register_of[16] = {
     REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
@@ -65,8 +68,10 @@ static void call_previous(const struct sigaction *action, int number, siginfo_t 
     if (action->sa_flags & SA_SIGINFO) {
         action->sa_sigaction(number, info, context);
     } else if (action->sa_handler == SIG_DFL || action->sa_handler == SIG_IGN) {
+        static const struct sigaction by_default = { .sa_handler = SIG_DFL };
+
         /* The instruction faults again, and then the kernel does what it does by default. */
-        signal(number, SIG_DFL);
+        vt_sigaction(number, &by_default, NULL);
         if (info->si_code <= 0)
             raise(number);
     } else {
@@ -118,8 +123,15 @@ static void on_segv(int number, siginfo_t *info, void *raw)
     }
     take_registers(&registers, saved);
     outcome = vt_access_at(channel, code, info->si_addr, &registers, &length);
-    if (outcome == VT_REFUSED)
-        refuse(code);
+    if (outcome == VT_REFUSED) {
+        const void *odd = vt_translated_odd(code);
+
+        if (!odd)
+            refuse(code);
+        saved[REG_RIP] = (greg_t)odd;
+        errno = errno_before;
+        return;
+    }
     give_registers(saved, &registers);
     if (outcome == VT_DONE)
         saved[REG_RIP] += length;
@@ -130,7 +142,7 @@ int vt_segv_take(void)
 {
     struct sigaction now, ours = { .sa_sigaction = on_segv, .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
-    if (sigaction(SIGSEGV, NULL, &now))
+    if (vt_sigaction(SIGSEGV, NULL, &now))
         return -errno;
     if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_segv)
         return 0;
@@ -139,7 +151,21 @@ int vt_segv_take(void)
     if (previous_count < PREVIOUS_MAX)
         previous_count++;
     previous[previous_count - 1] = now;
-    return sigaction(SIGSEGV, &ours, NULL) ? -errno : 0;
+    return vt_sigaction(SIGSEGV, &ours, NULL) ? -errno : 0;
+}
+
+bool vt_segv_set(const struct sigaction *action, struct sigaction *before)
+{
+    struct sigaction now;
+
+    if (!previous_count || vt_sigaction(SIGSEGV, NULL, &now) || !(now.sa_flags & SA_SIGINFO) ||
+        now.sa_sigaction != on_segv)
+        return false;
+    if (before)
+        *before = previous[previous_count - 1];
+    if (action)
+        previous[previous_count - 1] = *action;
+    return true;
 }
 
 static bool was_blocked(int how)

@@ -2,6 +2,7 @@
 #ifndef VCHAN_TRACER_SEGV_H
 #define VCHAN_TRACER_SEGV_H
 
+#include <signal.h>
 #include <stdbool.h>
 
 /*
@@ -10,6 +11,16 @@
  * time, and would take an access to a decoy for a crash. 0 or a negative errno.
  */
 int vt_segv_take(void);
+
+/*
+ * sigaction(SIGSEGV) of a program that knows nothing of us: what it sets is called for faults that are
+ * not ours, and what it asks is what it set. False if we do not have the signal: then it is the
+ * kernel's matter.
+ */
+bool vt_segv_set(const struct sigaction *action, struct sigaction *before);
+
+/* sigaction itself, for whoever stands in for it. */
+extern int (*vt_sigaction)(int, const struct sigaction *, struct sigaction *);
 
 /*
  * Let the signal through to this thread: a fault whose signal is blocked ends the process. True if

@@ -9,6 +9,7 @@
 #include "calls.h"
 #include "inject.h"
 #include "segv.h"
+#include "translate.h"
 
 static char problem[256];
 
@@ -50,7 +51,38 @@ void vt_patch_again(void)
     patch_all(&name);
 }
 
-static int prepare(void)
+static int find_and_translate(const struct vt_manner *manner, struct vt_translated *done)
+{
+    struct vt_translation made = { 0 };
+    int error;
+
+    if (!vt_find_library())
+        return fail(-ENOENT, "no libxenvchan is loaded in this process", "");
+    error = vt_channels_init();
+    if (error)
+        return fail(error, "no room for decoy pages:", strerror(-error));
+    vt_calls_only = manner->calls_only;
+    error = manner->calls_only ? 0 : vt_translate_library(&made);
+    if (error)
+        fail(error, "libxenvchan cannot be translated:", strerror(-error));
+    /* What is not used still has what the emulation does not know. */
+    if (!manner->translate || manner->calls_only)
+        vt_translate_nothing();
+    *done = (struct vt_translated){ !error && manner->translate && !manner->calls_only, made.functions, made.refused,
+                                    made.sites };
+    vt_order_kept = done->is_there && manner->keep_order;
+    return 0;
+}
+
+int vt_prepare(const struct vt_manner *manner, struct vt_translated *done)
+{
+    problem[0] = 0;
+    if (vt_log_session())
+        return fail(-EBUSY, "another trace is being recorded in this process", "");
+    return find_and_translate(manner, done);
+}
+
+int vt_catch(void)
 {
     static bool watching_forks;
     const char *name;
@@ -84,7 +116,7 @@ int vt_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd
     problem[0] = 0;
     if (vt_log_session())
         return fail(-EBUSY, "another trace is being recorded in this process", "");
-    error = prepare();
+    error = vt_catch();
     if (error)
         return error;
     vt_access_forget_code();

@@ -47,6 +47,20 @@ struct vt_call_look {
 /* Text about the libxenvchan of this process: soname and build id; NULL if none is loaded. */
 const char *vt_library_name(void);
 
+/* How accesses are caught, and what stands between them; what came of it. */
+struct vt_manner {
+    int translate;  /* by a translation of the library where it can be had, else by signals */
+    int keep_order; /* nothing is put between two accesses that orders them */
+    int calls_only; /* nothing but calls and events is recorded; accesses are left alone */
+};
+
+struct vt_translated {
+    int is_there;
+    uint32_t functions; /* translated */
+    uint32_t refused;   /* functions that could not be */
+    uint32_t sites;     /* instructions that may be accesses */
+};
+
 /*
  * Trace from now on, into the open file `fd` that begins with `header` (4096 bytes) and has room
  * for `blocks_max` blocks. `doorbell_fd` is rung when a block is full, `held_fd` when a fault begins
@@ -54,7 +68,19 @@ const char *vt_library_name(void);
  */
 int vt_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd, int held_fd,
              const struct vt_rule *rules, uint32_t rule_count);
+
+/*
+ * Before vt_start(): say how to trace. *done becomes what there is of a translation; without one
+ * vt_problem() says why. 0, or a negative errno if nothing can be traced.
+ */
+int vt_prepare(const struct vt_manner *manner, struct vt_translated *done);
 const char *vt_problem(void);
+
+/*
+ * Stand in for the library's functions and take SIGSEGV, without recording yet; vt_start() does it,
+ * too. 0, or a negative errno; then vt_problem() says more.
+ */
+int vt_catch(void);
 
 /* End the trace. Blocks that were used. Channels that are still open go on without records. */
 uint32_t vt_stop(void);

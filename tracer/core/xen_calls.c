@@ -12,6 +12,7 @@
 
 #include "access.h"
 #include "calls.h"
+#include "digest.h"
 #include "inject.h"
 
 #define CLI_LIVE 20
@@ -59,7 +60,7 @@ static struct event begin(struct vt_channel *channel, enum vt_kind kind, const v
     event.record.kind = (uint8_t)kind;
     event.record.offset = VT_NO_OFFSET;
     vt_site_of(caller, &event.record.site);
-    event.record.t0 = vt_stamp_before();
+    event.record.t0 = vt_between_before();
     return event;
 }
 
@@ -69,7 +70,7 @@ static void end(struct event *event, uint64_t result)
 
     if (!event->channel)
         return;
-    event->record.t1 = vt_stamp_after();
+    event->record.t1 = vt_between_after();
     event->record.new_ = result;
     vt_log_of(event->channel, &event->record);
     errno = errno_before;
@@ -93,8 +94,11 @@ static struct vt_channel *channel_in_making(void)
  */
 static void make_unseen_channel(void)
 {
-    struct vt_thread *thread = vt_thread();
+    struct vt_thread *thread;
 
+    if (vt_before_init)
+        vt_before_init();
+    thread = vt_thread();
     if (!thread || thread->call)
         return;
     vt_patch_again();
@@ -143,8 +147,11 @@ static xenevtchn_port_or_error_t on_xenevtchn_bind_unbound_port(xenevtchn_handle
     struct event event = begin(vt_channel_of_event(handle), VT_BIND_UNBOUND, CALLER);
     xenevtchn_port_or_error_t port = real_xenevtchn_bind_unbound_port(handle, domid);
 
-    if (event.channel)
+    if (event.channel) {
         event.channel->is_server = true;
+        event.channel->peer_domid = domid;
+    }
+    event.record.operand = domid;
     end(&event, SIGNED(port));
     return port;
 }
@@ -156,7 +163,10 @@ static xenevtchn_port_or_error_t on_xenevtchn_bind_interdomain(xenevtchn_handle 
     struct event event = begin(vt_channel_of_event(handle), VT_BIND_INTERDOMAIN, CALLER);
     xenevtchn_port_or_error_t port = real_xenevtchn_bind_interdomain(handle, domid, remote_port);
 
+    if (event.channel)
+        event.channel->peer_domid = domid;
     event.record.old = remote_port;
+    event.record.operand = domid;
     end(&event, SIGNED(port));
     return port;
 }
@@ -176,11 +186,11 @@ static int drop_notify(struct event *event, int rule)
     struct vt_record fault = event->record;
 
     fault.kind = VT_FAULT;
-    fault.t1 = vt_stamp_after();
+    fault.t1 = vt_between_after();
     fault.old = (uint64_t)rule;
     fault.new_ = VT_FAULT_DROP_NOTIFY;
     vt_log_of(event->channel, &fault);
-    event->record.t0 = vt_stamp_before();
+    event->record.t0 = vt_between_before();
     event->record.flags |= VT_FLAG_FAULT_INJECTED;
     end(event, 0);
     return 0;
@@ -220,7 +230,7 @@ static xenevtchn_port_or_error_t wait_pending(struct event *enter, xenevtchn_han
     if (leave.channel) {
         /* It may have blocked for long: the stamp before it is another record's. */
         leave.record.kind = VT_PENDING_EXIT;
-        leave.record.t0 = vt_stamp_before();
+        leave.record.t0 = vt_between_before();
         leave.record.old = port < 0 ? (uint64_t)errno : 0;
     }
     end(&leave, SIGNED(port));
@@ -290,7 +300,7 @@ static void *hand_out(struct event *event, void *page, uint32_t ref, uint32_t li
     if (page && event->channel)
         vt_channel_set_page(event->channel, page);
     end(event, page != NULL);
-    return page && event->channel ? event->channel->decoy : page;
+    return page && event->channel && !vt_calls_only ? event->channel->decoy : page;
 }
 
 static void *on_xengntshr_share_page_notify(xengntshr_handle *handle, uint32_t domid,
@@ -329,9 +339,11 @@ static struct event begin_take_back(struct vt_channel *channel, enum vt_kind kin
     return event;
 }
 
+/* The one whose page, or whose decoy in its place, begins here and is not given back yet. */
 static struct vt_channel *mapped_channel(const void *address)
 {
-    struct vt_channel *channel = vt_channel_of_decoy(address);
+    struct vt_channel *channel =
+        vt_calls_only ? vt_channel_of_page(address) : vt_channel_of_decoy(address);
 
     return channel && channel->page ? channel : NULL;
 }
@@ -374,9 +386,10 @@ static int on_xengnttab_unmap(xengnttab_handle *handle, void *start, uint32_t co
 
 static uint16_t offset_in_page(const struct vt_channel *channel, const void *refs)
 {
-    if (!channel || vt_channel_of_decoy(refs) != channel)
-        return VT_NO_OFFSET;
-    return (uint16_t)((const uint8_t *)refs - channel->decoy);
+    const uint8_t *start = !channel ? NULL : vt_calls_only ? channel->page : channel->decoy;
+    size_t offset = (size_t)((const uint8_t *)refs - start);
+
+    return start && offset < VT_PAGE_BYTES ? (uint16_t)offset : VT_NO_OFFSET;
 }
 
 static void *on_xengntshr_share_pages(xengntshr_handle *handle, uint32_t domid, int count,
@@ -432,7 +445,7 @@ static struct vt_channel *copied_ring(const void *to, const void *from, struct v
     struct vt_channel *channel = thread ? thread->used : NULL;
     size_t offset;
 
-    if (!channel)
+    if (!channel || vt_calls_only)
         return NULL;
     if (vt_channel_ring_of(channel, to, &offset) == 1)
         record->op = VT_COPY_IN;
@@ -440,7 +453,7 @@ static struct vt_channel *copied_ring(const void *to, const void *from, struct v
         record->op = VT_COPY_OUT;
     else
         return NULL;
-    record->old = offset;
+    record->operand = (uint32_t)offset;
     return channel;
 }
 
@@ -451,9 +464,12 @@ static void *on_memcpy(void *to, const void *from, size_t bytes)
     struct event event = begin(channel, VT_COPY, CALLER);
 
     event.record.op = record.op;
-    event.record.old = record.old;
+    event.record.operand = record.operand;
     /* A ring inside the page is reached through the decoy until the structure is repaired. */
     real_memcpy(vt_real_address(to), vt_real_address(from), bytes);
+    /* The application's side of the copy: what it handed in, or what it gets. */
+    if (event.channel)
+        event.record.old = vt_digest(record.op == VT_COPY_IN ? from : to, bytes);
     end(&event, bytes);
     return to;
 }
@@ -467,7 +483,7 @@ static void *on___memcpy_chk(void *to, const void *from, size_t bytes, size_t ro
 
 static void *on_memset(void *to, int value, size_t bytes)
 {
-    struct vt_channel *channel = mapped_channel(to);
+    struct vt_channel *channel = vt_calls_only ? NULL : mapped_channel(to);
     size_t offset = channel ? (size_t)((uint8_t *)to - channel->decoy) : 0;
     uint32_t site;
 

@@ -8,11 +8,14 @@ from typing import Any, TypeAlias
 
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.tracer.reader import Trace
+from vchan_testbed.validate.channel import channel_lanes
+from vchan_testbed.validate.channel_table import load_channel_table
 from vchan_testbed.validate.direction import direction_lanes
 from vchan_testbed.validate.endings import Ending, ending_of
 from vchan_testbed.validate.evidence import Evidence
 from vchan_testbed.validate.merge import LaneSteps
-from vchan_testbed.validate.table import Direction, load_table
+from vchan_testbed.validate.table import load_table
+from vchan_testbed.validate.two_lanes import Part, TwoLanes
 from vchan_testbed.validate.verdict import Maximal
 from vchan_testbed.validate.wording import SHOWN
 
@@ -34,7 +37,11 @@ def actions_near(
             role: _up_to(ending_of(trace, evidence), _last_row(places, role, reach))
             for role, trace in traces.items()
         }
-        lanes = direction_lanes(load_table(), direction, traces, endings, evidence)
+        lanes: TwoLanes = (
+            channel_lanes(load_channel_table(), traces, endings, evidence)
+            if direction == "both"
+            else direction_lanes(load_table(), direction, traces, endings, evidence)
+        )
         for place in places:
             for lane, done in (
                 (lanes.sender, place.sender_done),
@@ -59,8 +66,8 @@ def _up_to(ending: Ending, row: int | None) -> Ending:
     return ending if row is None else replace(ending, rows=ending.rows[ending.rows <= row])
 
 
-def _by_direction(positions: Iterable[Maximal]) -> dict[Direction, list[Maximal]]:
-    found: dict[Direction, list[Maximal]] = {}
+def _by_direction(positions: Iterable[Maximal]) -> dict[Part, list[Maximal]]:
+    found: dict[Part, list[Maximal]] = {}
     for position in positions:
         found.setdefault(position.direction, []).append(position)
     return found

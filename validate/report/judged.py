@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from vchan_testbed.validate.report.blocks import (
 )
 from vchan_testbed.validate.report.indices import DIRECTIONS
 from vchan_testbed.validate.report.measured import Measured
-from vchan_testbed.validate.tlc.actions import load_action_map
+from vchan_testbed.validate.tlc.actions import LIBRARY, load_action_map
 from vchan_testbed.validate.verdict import DirectionVerdict, Maximal, Place, Verdict
 from vchan_testbed.validate.wording import describe
 
@@ -116,12 +116,14 @@ def _rejection(verdict: Verdict, measured: Measured, actions: Actions) -> Iterat
 def _position(
     position: Maximal, number: int, verdict: Verdict, measured: Measured, actions: Actions
 ) -> Iterator[Block]:
-    sender = next(d.sender for d in DIRECTIONS if d.name == position.direction)
+    sender = next((d.sender for d in DIRECTIONS if d.name == position.direction), None)
+    first, second = ("sender", "receiver") if sender else ("server", "client")
+    where = f"direction {position.direction}" if sender else "the whole channel"
     places = {p.endpoint: p for p in (position.sender, position.receiver) if p is not None}
     yield Text(
-        f"Position {number} of {len(verdict.maximal)}, direction {position.direction}: a "
-        f"behaviour explains {units.count(position.sender_done)} steps of the sender and "
-        f"{units.count(position.receiver_done)} of the receiver, and goes no further."
+        f"Position {number} of {len(verdict.maximal)}, {where}: a behaviour explains "
+        f"{units.count(position.sender_done)} steps of the {first} and "
+        f"{units.count(position.receiver_done)} of the {second}, and goes no further."
     )
     if position.instead:
         yield Text("The spec would have gone on with:")
@@ -159,7 +161,7 @@ def _lanes(
     measured: Measured,
     places: Mapping[Role, Place],
     culprit: Place | None,
-    sender: Role,
+    sender: Role | None,
     caption: str,
     actions: Actions,
 ) -> Lanes:
@@ -167,10 +169,11 @@ def _lanes(
 
     `places` are the next records of the lanes, `culprit` the one that no behaviour explains.
     """
-    receiver: Role = "server" if sender == "client" else "client"
+    first: Role = sender or "server"
+    second: Role = "server" if first == "client" else "client"
     middle = max((_ticks(measured, each.endpoint, each.row) for each in places.values()), default=0)
     found: list[tuple[int, LaneRow]] = []
-    for role in (sender, receiver):
+    for role in (first, second):
         place = places.get(role)
         centre = place.row if place else _newest_row(measured, role, middle)
         last = len(measured.traces[role].records) - 1
@@ -180,15 +183,15 @@ def _lanes(
                 role,
                 row,
                 actions.get((role, row), ""),
-                sends=role == sender,
+                sends=role == first,
                 note=_note(place, culprit) if place is not None and row == place.row else "",
             )
             found.append((_ticks(measured, role, row), shown))
     found.sort(key=lambda pair: pair[0])
     return Lanes(
         f"{caption}, by the inferred time; shown is the time since each end's trace began",
-        f"Sender: {sender}",
-        f"Receiver: {receiver}",
+        f"Sender: {first}" if sender else first,
+        f"Receiver: {second}" if sender else second,
         tuple(row for _, row in found),
     )
 
@@ -288,13 +291,14 @@ def _checked(verdict: Verdict) -> Iterator[Block]:
 
 def _coverage(verdict: Verdict) -> Iterator[Block]:
     """Every action of the spec, those that were never taken too: nothing was checked of those."""
-    counts = [each.coverage for each in verdict.directions]
+    parts = [each for each in verdict.directions if not each.spec or each.spec == verdict.spec]
+    counts = [each.coverage for each in parts]
     if not any(counts):
         return
-    spec = load_action_map()
     names = {name for each in counts for name in each}
-    if verdict.spec == spec.module:
-        names |= set(spec.actions)
+    for spec in (load_action_map(), load_action_map(LIBRARY)):
+        if verdict.spec == spec.module:
+            names |= set(spec.actions)
     taken = {name for name in names if any(each.get(name) for each in counts)}
     yield Text(
         f"Of the spec's {len(names)} actions {len(taken)} were taken. What each of them is says the"
@@ -302,7 +306,10 @@ def _coverage(verdict: Verdict) -> Iterator[Block]:
     )
     if left := sorted(names - taken):
         yield Text(f"Never taken, so nothing was checked of them: {', '.join(left)}.")
-    heads = ("Action", *(each.direction for each in verdict.directions))
+    heads = ("Action", *(each.direction for each in parts))
+    kinds = {"sender's": "s_", "receiver's": "r_"}
+    if [each.direction for each in parts] == ["both"]:
+        kinds = {"writing": "w_", "reading": "r_", "other": ""}
     yield Beside(
         tuple(
             Table(
@@ -311,17 +318,25 @@ def _coverage(verdict: Verdict) -> Iterator[Block]:
                 tuple(
                     (name, *(units.count(each.get(name, 0)) for each in counts))
                     for name in sorted(taken)
-                    if name.startswith("s_") == (whose == "sender's")
+                    if _is_of(name, begins, kinds.values())
                 ),
             )
-            for whose in ("sender's", "receiver's")
+            for whose, begins in kinds.items()
         )
     )
+
+
+def _is_of(name: str, begins: str, every: Iterable[str]) -> bool:
+    """Whether an action belongs to the table of those whose names begin so."""
+    if begins:
+        return name.startswith(begins)
+    return not any(other and name.startswith(other) for other in every)
 
 
 def _by_direction(verdict: Verdict) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     each = verdict.directions
     lines: list[tuple[str, list[str]]] = [
+        ("Spec", [d.spec or "Vchan" for d in each]),
         ("Conformance", [d.conformance for d in each]),
         ("Progress", [d.progress for d in each]),
         ("Deviations allowed", [", ".join(d.switches) or "none" for d in each]),

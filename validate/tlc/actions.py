@@ -17,11 +17,14 @@ from vchan_testbed.validate.lanes import SpecParams
 Side: TypeAlias = Literal["s", "r"]
 SIDES: tuple[Side, Side] = ("s", "r")
 SPECS = Path(vchan_testbed.__file__).parent / "specs"
+LIBRARY = SPECS / "libxenvchan.actions.yaml"
+"""The action map of the spec of the whole library."""
 
 GOES_FIRST = ("never", "always", "pinned", "bit", "seen by", "raise")
 """Words of `goes_first`; the action map says what they mean."""
 
 _VARS = re.compile(r"^vars == <<(.*?)>>", re.MULTILINE | re.DOTALL)
+_THREAD = re.compile(r"\bt\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,11 @@ class Action:
     chooses: str
     local: bool
     hidden: bool
+    is_death: bool
+    """Taken only behind the last step of a side of which it is known that it died."""
     raises: str
-    """Port variable on which it raises an event, or empty."""
+    """Port variable on which it raises an event, or empty; own or peer where the action has a
+    thread: that of its side or of the other one."""
     goes_first: str
     bit: str
     """The notify bit that it sets or clears, or empty."""
@@ -48,6 +54,8 @@ class Action:
     owner: str
     """Who has not done it when it was due."""
     stutters: bool
+    own_doing: bool
+    """It changes shared memory, and reads nothing that decides whether it can be taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,39 @@ class Ports:
     """Operator: an event makes one wake-up more."""
     counts: str
     """Operator: the numbers of wake-ups for which a port stands, one by one."""
+    assign: str
+    """Formula: the ports of s and r become s and r."""
+    variables: tuple[str, ...]
+    """The variables that hold the ports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Where a state holds positions of one direction's stream: variables, or `variable[key]`."""
+
+    positions: tuple[str, ...]
+    from_the_start: tuple[str, ...]
+    """Those of them that begin at position 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Which actions of a side move, read, set and clear what, where a lane has both directions."""
+
+    writers: Mapping[str, Side]
+    """Who writes in each direction."""
+    puts: str
+    takes: str
+    sees_bytes: frozenset[str]
+    """Actions that read the other side's index of a ring to be read."""
+    sees_space: frozenset[str]
+    """The same of a ring to be written."""
+    sets: Mapping[str, int]
+    """Actions that set a bit of the other side's notify byte, and the bit."""
+    clears: Mapping[str, int]
+    """Actions that test and clear a bit of the own one."""
+    notify_at_start: Mapping[Side, int]
+    """The byte that each side tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +122,7 @@ class SideOfSpec:
     """What the spec says of one side."""
 
     port: str
+    """The variable, or `variable[key]`."""
     dies: str
     gone: str
     moves: str
@@ -100,22 +142,43 @@ class ActionMap:
     actions: Mapping[str, Action]
     constants: Mapping[str, str]
     """Constant: field of SpecParams."""
-    fixed: Mapping[str, str]
+    fixed: dict[str, str]
     switches: tuple[str, ...]
     choices: Mapping[str, Side]
     representation: Mapping[str, str]
     represented_by: str
     ports: Ports
+    threads: Mapping[Side, str]
+    """What the actions are applied to: the TLA+ text of each lane's thread; empty where the spec's
+    actions have no parameter."""
+    hands_in: frozenset[str]
+    """Words of Choice for what makes a stream longer."""
     bits: Mapping[str, Bit]
-    positions: tuple[str, ...]
-    from_the_start: tuple[str, ...]
+    streams: Mapping[str, Streams]
+    """Of each direction."""
     ring: str
     sides: Mapping[Side, SideOfSpec]
     owed: Mapping[str, str]
+    channel: Channel | None
+    """None where a lane has the steps of one direction."""
 
     def owner_of(self, action: str) -> str:
-        """Who has not done a fair action when it was due."""
-        return self.actions[action].owner
+        """Who has not done a fair action when it was due; behind its name may stand a thread's."""
+        return self.actions[action.partition(" ")[0]].owner
+
+    def text_of(self, action: Action, side: Side) -> str:
+        """The action as the side's thread takes it."""
+        return f"{action.name}({self.threads[side]})" if self.threads else action.name
+
+    def named(self, action: str, side: Side) -> str:
+        """The action with its thread, for people."""
+        return f"{action} {self.threads[side].strip(chr(34))}" if self.threads else action
+
+    def shown_by(self, action: Action, side: Side) -> str:
+        """What the action shows, as an expression of the side's thread."""
+        if not self.threads:
+            return action.shows
+        return _THREAD.sub(lambda _: self.threads[side], action.shows)
 
 
 def load_action_map(path: Path | None = None) -> ActionMap:
@@ -144,14 +207,14 @@ def _action_map(path: Path, table: dict[str, Any]) -> ActionMap:
     spec = path.parent / f"{module}.tla"
     bits = {
         name: Bit(row["starts_as"], frozenset(row["set_by"]), frozenset(row["cleared_by"]))
-        for name, row in table["bits"].items()
+        for name, row in table.get("bits", {}).items()
     }
     rows = table["actions"] | table["peeks"]
     actions = {
         name: _action(name, number, row, bits, stutters=name in table["peeks"])
         for number, (name, row) in enumerate(rows.items(), start=1)
     }
-    indices = table["indices"]
+    indices = table.get("indices", {"ring": "", "moves": {}, "reads": {}})
     return ActionMap(
         spec=spec,
         module=module,
@@ -163,20 +226,35 @@ def _action_map(path: Path, table: dict[str, Any]) -> ActionMap:
         choices=table["choices"],
         representation=table["representation"],
         represented_by=table["represented_by"],
-        ports=Ports(**table["ports"]),
+        ports=Ports(**{**table["ports"], "variables": tuple(table["ports"]["variables"])}),
+        threads=table.get("threads", {}),
+        hands_in=frozenset(table["hands_in"]),
         bits=bits,
-        positions=tuple(table["positions"]),
-        from_the_start=tuple(table["from_the_start"]),
+        streams={
+            name: Streams(tuple(row["positions"]), tuple(row["from_the_start"]))
+            for name, row in table["streams"].items()
+        },
         ring=indices["ring"],
         sides={
             side: SideOfSpec(
                 **table["sides"][side],
-                moves=indices["moves"][side],
-                reads=frozenset(indices["reads"][side]),
+                moves=indices["moves"].get(side, ""),
+                reads=frozenset(indices["reads"].get(side, ())),
             )
             for side in SIDES
         },
         owed=table["owed"],
+        channel=_channel(table["channel"]) if "channel" in table else None,
+    )
+
+
+def _channel(row: dict[str, Any]) -> Channel:
+    return Channel(
+        **{
+            **row,
+            "sees_bytes": frozenset(row["sees_bytes"]),
+            "sees_space": frozenset(row["sees_space"]),
+        }
     )
 
 
@@ -198,7 +276,8 @@ def _action(
         shows=str(row.get("shows", "")),
         chooses=row.get("chooses", ""),
         local=row.get("scope") == "local",
-        hidden=row["record"] == "hidden",
+        hidden=row["record"] in ("hidden", "death"),
+        is_death=row["record"] == "death",
         raises=row.get("raises", ""),
         goes_first=goes_first,
         bit=next((b for b, who in bits.items() if name in who.set_by | who.cleared_by), ""),
@@ -206,6 +285,7 @@ def _action(
         fair=fair.get("action", name) if fair else "",
         owner=fair["owner"] if fair else "",
         stutters=stutters,
+        own_doing=goes_first in ("seen by", "raise") or bool(row.get("own_doing", False)),
     )
 
 

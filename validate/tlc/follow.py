@@ -42,8 +42,8 @@ from vchan_testbed.validate.tlc.module import (
     module_name,
     module_text,
 )
-from vchan_testbed.validate.tlc.rebase import settled, size, without_first
-from vchan_testbed.validate.tlc.rows import AtStart, rows_of, write_rows
+from vchan_testbed.validate.tlc.rebase import Bases, settled, size, without_first
+from vchan_testbed.validate.tlc.rows import AtStart, rings_of, rows_of, write_rows
 from vchan_testbed.validate.tlc.runner import Limits, TlcJob, TlcOutput, run_tlc
 from vchan_testbed.validate.tlc.said import Reading
 from vchan_testbed.validate.tlc.wakeups import as_intervals
@@ -79,8 +79,8 @@ class _Task:
     lanes: Lanes
     params: SpecParams
     starts: tuple[Start, ...] | None
-    """Without the first `base` bytes of the stream."""
-    base: int
+    """Without the first bytes of each stream."""
+    bases: Bases
     actions: ActionMap
     bounds: Bounds
     search: Search
@@ -116,12 +116,12 @@ def follow(
     search = search or Search()
     if search.reduce and _is_a_piece(lanes, starts) and lanes.sender.goes_first is None:
         raise ValueError("a piece of longer lanes needs to be told what goes first")
-    base = min((settled(start.state, actions) for start in starts or ()), default=0)
+    bases = settled((start.state for start in starts or ()), actions)
     task = _Task(
         lanes=lanes,
         params=params,
-        starts=None if starts is None else _rebased(starts, base, actions, search),
-        base=base,
+        starts=None if starts is None else _rebased(starts, bases, actions, search),
+        bases=bases,
         actions=actions,
         bounds=bounds or Bounds(),
         search=search,
@@ -219,11 +219,11 @@ def _is_a_piece(lanes: Lanes, starts: Sequence[Start] | None) -> bool:
 
 
 def _rebased(
-    starts: Sequence[Start], base: int, actions: ActionMap, search: Search
+    starts: Sequence[Start], bases: Bases, actions: ActionMap, search: Search
 ) -> tuple[Start, ...]:
     places: dict[tuple[int, int], list[State]] = defaultdict(list)
     for start in starts:
-        shorter = without_first(start.state, base, actions)
+        shorter = without_first(start.state, bases, actions)
         places[start.sender, start.receiver].append(shorter)
     return tuple(
         Start(state, *place)
@@ -233,6 +233,8 @@ def _rebased(
 
 
 def _at_start(task: _Task) -> AtStart:
+    if task.actions.channel:
+        return AtStart(None, {}, rings_of(task.params) if task.starts is None else {})
     if task.starts is None:
         bits = {name: bit.at_start(task.params) for name, bit in task.actions.bits.items()}
         return AtStart(0, bits)
@@ -288,7 +290,7 @@ def _steps(lanes: Lanes) -> int:
 
 def _reading(task: _Task) -> Reading:
     lanes = task.lanes
-    return Reading(task.actions, task.base, len(lanes.sender.steps), len(lanes.receiver.steps))
+    return Reading(task.actions, task.bases, len(lanes.sender.steps), len(lanes.receiver.steps))
 
 
 def _coverage(
@@ -317,10 +319,12 @@ def _columns(lanes: Lanes, actions: ActionMap) -> tuple[Columns, Columns]:
 
 def _bytes(lanes: Lanes, actions: ActionMap) -> int:
     """Bytes that the lanes hand over: what makes positions grow."""
-    sender, _ = _columns(lanes, actions)
-    calls = sender.where(lambda action: bool(action.chooses))
+    handed = [
+        columns.values[columns.where(lambda action: action.chooses in actions.hands_in)]
+        for columns in _columns(lanes, actions)
+    ]
     # One that is too large is enough, and no sum of them must wrap around.
-    return int(np.minimum(sender.values[calls], BYTES_MAX + 1).sum())
+    return int(np.minimum(np.concatenate(handed), BYTES_MAX + 1).sum())
 
 
 def _undecided(bound: str) -> FollowResult:

@@ -9,13 +9,14 @@ from pathlib import Path
 import jinja2
 
 from vchan_testbed.validate.lanes import Lanes, SpecParams, Start
-from vchan_testbed.validate.tlc.actions import SIDES, Action, ActionMap
+from vchan_testbed.validate.tlc.actions import SIDES, Action, ActionMap, Side
 from vchan_testbed.validate.tlc.values import format_value
 
 HERE = Path(__file__).parent
 TEMPLATE = "Follow.tla.j2"
 SPEC_STATE = "vars"
 """The tuple of the spec's variables, as the translation of PlusCal names it."""
+NO_THREADS = {"s": "", "r": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +53,29 @@ def module_text(
         module=actions.module,
         represented_by=actions.represented_by,
         choices=actions.choices,
-        dispatch=_dispatch([action for action in every if not action.hidden], "    "),
+        threads=actions.threads,
+        thread={side: f"{name}, " for side, name in actions.threads.items()} or NO_THREADS,
+        dispatch=_dispatch(
+            [action for action in every if not action.hidden],
+            "(t)" if actions.threads else "",
+            "    ",
+        ),
         spec_state=SPEC_STATE,
         sides=actions.sides,
         ports=actions.ports,
-        unsplit=[name for name in actions.variables if name not in _ports(actions)],
+        unsplit=[name for name in actions.variables if name not in actions.ports.variables],
         lanes={"s": lanes.sender, "r": lanes.receiver},
         stop=lanes.stop,
         hidden=hidden_actions(actions),
         unlogged={
             side: [
-                action.name
+                actions.text_of(action, side)
                 for action in every
                 if side in action.by and not (action.hidden or action.local or action.stutters)
             ]
             for side in SIDES
         },
-        alternatives=[action for action in every if action.fair or action.chooses],
+        alternatives=_alternatives(actions),
         fair=fair_actions(actions),
         owed=list(actions.owed.values()),
         starts=[_conjuncts(start, actions) for start in starts] if starts is not None else None,
@@ -84,7 +91,8 @@ def config_text(actions: ActionMap, params: SpecParams, search: Search) -> str:
     for constant, field in actions.constants.items():
         value = getattr(params, field)
         lines.append(f"  {constant} = {format_value(value)}")
-    lines += [f"  {constant} = {value}" for constant, value in actions.fixed.items()]
+    for constant, text in {**actions.fixed, **dict(params.given)}.items():
+        lines.append(f"  {constant} {text}" if text.startswith("<-") else f"  {constant} = {text}")
     lines += [
         f"  {switch} = {format_value(switch in params.deviations)}" for switch in actions.switches
     ]
@@ -96,23 +104,52 @@ def config_text(actions: ActionMap, params: SpecParams, search: Search) -> str:
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """An action that the spec may have taken instead, as one side takes it."""
+
+    side: Side
+    name: str
+    text: str
+    shows: str
+
+
+def _alternatives(actions: ActionMap) -> list[Alternative]:
+    return [
+        Alternative(
+            side, action.name, actions.text_of(action, side), actions.shown_by(action, side)
+        )
+        for action in actions.actions.values()
+        if action.fair or action.chooses
+        for side in (action.by if actions.threads else action.by[:1])
+    ]
+
+
 def fair_actions(actions: ActionMap) -> dict[str, str]:
-    """Actions with fairness, each with what is asked to be enabled."""
-    return {action.name: action.fair for action in actions.actions.values() if action.fair}
+    """Actions with fairness, each with what is asked to be enabled.
+
+    Where an action has a thread, its name has the thread's behind it.
+    """
+    every = [action for action in actions.actions.values() if action.fair]
+    if not actions.threads:
+        return {action.name: action.fair for action in every}
+    return {
+        actions.named(action.name, side): f"{action.fair}({actions.threads[side]})"
+        for action in every
+        for side in action.by
+    }
 
 
 def hidden_actions(actions: ActionMap) -> list[str]:
-    """Actions that no record shows, other than a side's death."""
-    every = actions.actions.values()
-    return [action.name for action in every if action.hidden and not _is_death(action, actions)]
-
-
-def _ports(actions: ActionMap) -> set[str]:
-    return {side.port for side in actions.sides.values()}
-
-
-def _is_death(action: Action, actions: ActionMap) -> bool:
-    return action.name in {side.dies for side in actions.sides.values()}
+    """Actions that no record shows, other than a side's death, as the module writes them."""
+    deaths = {side.dies for side in actions.sides.values()}
+    texts = [
+        actions.text_of(action, side)
+        for action in actions.actions.values()
+        if action.hidden and not action.is_death
+        for side in (action.by if actions.threads else action.by[:1])
+    ]
+    return [text for text in texts if text not in deaths]
 
 
 def _conjuncts(start: Start, actions: ActionMap) -> list[str]:
@@ -124,20 +161,20 @@ def _conjuncts(start: Start, actions: ActionMap) -> list[str]:
     ]
 
 
-def _dispatch(actions: Sequence[Action], indent: str) -> str:
+def _dispatch(actions: Sequence[Action], thread: str, indent: str) -> str:
     """A tree of comparisons: in a list of forty TLC would try twenty of them for each step."""
     if len(actions) == 1:
-        return indent + _taken(actions[0])
+        return indent + _taken(actions[0], thread)
     middle = len(actions) // 2
     return (
         f"{indent}IF a < {actions[middle].number} THEN\n"
-        f"{_dispatch(actions[:middle], indent + ' ')}\n{indent}ELSE\n"
-        f"{_dispatch(actions[middle:], indent + ' ')}"
+        f"{_dispatch(actions[:middle], thread, indent + ' ')}\n{indent}ELSE\n"
+        f"{_dispatch(actions[middle:], thread, indent + ' ')}"
     )
 
 
-def _taken(action: Action) -> str:
-    act = f"UNCHANGED {SPEC_STATE}" if action.stutters else action.name
+def _taken(action: Action, thread: str) -> str:
+    act = f"UNCHANGED {SPEC_STATE}" if action.stutters else action.name + thread
     shown = f"{action.shows} = v" if action.shows else ""
     if not shown:
         return f"/\\ a = {action.number} /\\ {act}"

@@ -12,22 +12,21 @@ before they are taken to pieces.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from vchan_testbed.validate.lanes import Lane, Lanes, Step
+from vchan_testbed.validate.lanes import Lane, Lanes, SpecParams, Step
 from vchan_testbed.validate.tlc.actions import SIDES, ActionMap, Bit, Side
+from vchan_testbed.validate.tlc.channel_first import NEVER, OTHER, order_bytes, order_moves
 from vchan_testbed.validate.tlc.columns import Columns, Flags, Ints, columns_of
 
-NEVER = 2**31 - 1
 VALUE_MIN, VALUE_MAX = -(2**31), 2**31 - 1
 """TLC's integers have 32 bits. A larger size asks for no more than the largest does, and no
 state shows a result beyond them: cut down to one of these it is as wrong as before."""
 
 LANE_NUMBER: dict[Side, int] = {"s": 1, "r": 2}
-OTHER: dict[Side, Side] = {"s": "r", "r": "s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,8 @@ class AtStart:
     """What the ring holds; None if the states differ."""
     bits: Mapping[str, int]
     """The notify bits in which the states agree."""
+    rings: Mapping[str, int] = field(default_factory=dict)
+    """Of lanes with both directions, followed from the start: bytes of each ring."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +97,12 @@ def goes_first(
     return _goes_first(*columns, ring_bytes, known)
 
 
+def rings_of(params: SpecParams) -> dict[str, int]:
+    """Bytes of each direction's ring, as the spec of a whole channel is told."""
+    given = dict(params.given)
+    return {"left": int(given["LeftBytes"]), "right": int(given["RightBytes"])}
+
+
 def counted_from(after: Ints, first: int) -> Ints:
     """The same for lanes that begin `first` steps of the other lane later."""
     return np.where(after == NEVER, NEVER, np.maximum(after - first, 0))
@@ -106,6 +113,8 @@ def _rows(lane: Columns, first: Ints, mine: Lane, other: Lane) -> Rows:
     if other.unlogged:
         # An access without a record may still be one that has to come before this step.
         may_conflict = lane.where(lambda action: action.goes_first == "seen by") | others
+        if lane.actions.channel:
+            may_conflict |= lane.where(lambda action: action.goes_first == "bit")
         for bit in lane.actions.bits.values():
             may_conflict |= _changes(lane, bit)
         first = np.where(may_conflict, NEVER, first)
@@ -136,6 +145,10 @@ def _goes_first(
         after[lane.where(lambda action: action.goes_first in ("always", "pinned"))] = 0
         _raises(lane, other, after)
         _closes(lane, other, after)
+        channel = lane.actions.channel
+        if channel and known.rings:
+            order_moves(lane, other, channel, known.rings, after)
+            order_bytes(lane, other, channel, after)
         for name, bit in lane.actions.bits.items():
             _changes_of_a_bit(lane, other, bit, known.bits.get(name), after)
         if looks is not None:
@@ -171,8 +184,8 @@ def _done_after(which: Flags) -> int:
 
 
 def _raises_the_others(lane: Columns) -> Flags:
-    port = lane.actions.sides[OTHER[lane.side]].port
-    return lane.where(lambda action: action.goes_first == "raise" and action.raises == port)
+    ports = (lane.actions.sides[OTHER[lane.side]].port, "peer")
+    return lane.where(lambda action: action.goes_first == "raise" and action.raises in ports)
 
 
 def _raises(lane: Columns, other: Columns, after: Ints) -> None:
@@ -180,16 +193,18 @@ def _raises(lane: Columns, other: Columns, after: Ints) -> None:
     sides = lane.actions.sides
     own, others = sides[lane.side].port, sides[other.side].port
     after[lane.where(lambda action: action.goes_first == "raise" and action.raises == own)] = 0
-    owners = other.where(lambda action: action.raises == others)
+    owners = other.where(lambda action: action.raises in (others, "own"))
     after[_raises_the_others(lane)] = _done_after(owners)
 
 
 def _closes(lane: Columns, other: Columns, after: Ints) -> None:
     """What else is seen than an index is a live byte, and its old value is 1."""
-    moves = lane.actions.sides[lane.side].moves
+    channel = lane.actions.channel
+    moves = (channel.puts, channel.takes) if channel else (lane.actions.sides[lane.side].moves,)
     for action in lane.actions.actions.values():
-        if action.seen_by and action.name != moves:
-            seen_open = other.named(action.seen_by) & (other.values == 1)
+        if action.seen_by and action.name not in moves:
+            # 2 is the byte of a client that has not connected yet.
+            seen_open = other.named(action.seen_by) & (other.values != 0)
             after[lane.numbers == action.number] = _done_after(seen_open)
 
 

@@ -27,7 +27,6 @@ VIOLATIONS = {10: "assumption", 11: "deadlock", 12: "safety", 13: "liveness"}
 
 _COUNTS = re.compile(r"^(\d+) states generated, (\d+) distinct states found, (\d+) states left")
 _DEPTH = re.compile(r"^The depth of the complete state graph search is (\d+)")
-_LINES_KEPT = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,8 @@ class TlcJob:
     workers: int = 1
     short: bool = False
     """Seconds at most: Java's optimising compiler would cost more than it gives."""
+    lines_kept: int = 40
+    """Of TLC's last lines, those that an error tells."""
 
 
 def run_tlc(
@@ -103,7 +104,7 @@ def run_tlc(
         raise TestbedError(
             f"TLC failed on the module {job.module} (exit status {status}).",
             next_step="Read TLC's last lines; a module or an action map may be at fault.",
-            console="\n".join(console[-_LINES_KEPT:]),
+            console="\n".join(console[-job.lines_kept :]),
         )
     generated, distinct, unexplored, depth = _counts(console)
     return TlcOutput(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from vchan_testbed.validate.lanes import Candidate, EndState, Position, State, Value
-from vchan_testbed.validate.tlc.actions import ActionMap
+from vchan_testbed.validate.tlc.actions import ActionMap, Side
 from vchan_testbed.validate.tlc.module import fair_actions
-from vchan_testbed.validate.tlc.rebase import with_first
+from vchan_testbed.validate.tlc.rebase import Bases, with_first
 from vchan_testbed.validate.tlc.values import parse_value
 from vchan_testbed.validate.tlc.wakeups import as_numbers
 
@@ -20,8 +20,8 @@ class Reading:
     """What has to be known to read it."""
 
     actions: ActionMap
-    base: int
-    """Bytes of the stream that lie before what was followed."""
+    bases: Bases
+    """Bytes of each stream that lie before what was followed."""
     sender: int
     """Steps of the sender's lane."""
     receiver: int
@@ -44,11 +44,11 @@ class Reading:
         candidates: dict[tuple[int, int, State], set[Candidate]] = defaultdict(set)
         for sender, receiver, values in _said(said, "STATE"):
             candidates[cast(int, sender), cast(int, receiver), self._state(values)] = set()
-        for sender, receiver, values, name, shown in _said(said, "MAY"):
+        for sender, receiver, values, side, name, shown in _said(said, "MAY"):
             action = self.actions.actions[cast(str, name)]
             value = None if action.chooses or not action.shows else cast(int, shown)
             place = (cast(int, sender), cast(int, receiver), self._state(values))
-            candidates[place].add(Candidate(action.by[0], action.name, value))
+            candidates[place].add(Candidate(cast(Side, side), action.name, value))
         positions = [
             Position(*place, tuple(sorted(found, key=lambda one: one.action)))
             for place, found in candidates.items()
@@ -63,7 +63,7 @@ class Reading:
 
     def _state(self, values: Value) -> State:
         named = zip(self.actions.variables, cast(tuple[Value, ...], values), strict=True)
-        state = with_first(State.of(dict(named)), self.base, self.actions)
+        state = with_first(State.of(dict(named)), self.bases, self.actions)
         return as_numbers(state, self.actions)
 
 

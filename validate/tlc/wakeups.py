@@ -8,34 +8,46 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import cast
+from typing import TypeAlias, cast
 
-from vchan_testbed.validate.lanes import State
+from vchan_testbed.validate.lanes import State, Value
 from vchan_testbed.validate.tlc.actions import ActionMap
+from vchan_testbed.validate.tlc.paths import at, changed
+
+Held: TypeAlias = tuple[Value, ...]
 
 
 def as_numbers(state: State, actions: ActionMap) -> State:
-    """The state with numbers, of a state whose intervals hold one number each."""
-    values = state.as_dict()
+    """The state with numbers, of a state whose intervals hold one number each.
+
+    Behind the interval may stand more of a port: whether it is held back until it is unmasked.
+    """
+    changes: dict[str, Value] = {}
     for side in actions.sides.values():
-        port = values[side.port]
-        values[side.port] = port[0] if isinstance(port, tuple) else port
-    return State.of(values)
+        port = at(state, side.port)
+        if isinstance(port, tuple):
+            changes[side.port] = (port[0], *port[2:]) if len(port) > 2 else port[0]
+    return changed(state, changes)
 
 
 def as_intervals(states: Iterable[State], actions: ActionMap) -> tuple[State, ...]:
     """As few states with intervals as stand for exactly these states with numbers."""
-    sender, receiver = actions.sides["s"].port, actions.sides["r"].port
-    pairs: dict[State, set[tuple[int, int]]] = defaultdict(set)
+    paths = (actions.sides["s"].port, actions.sides["r"].port)
+    pairs: dict[tuple[State, Held, Held], set[tuple[int, int]]] = defaultdict(set)
     for state in states:
-        values = state.as_dict()
-        pair = (cast(int, values.pop(sender)), cast(int, values.pop(receiver)))
-        pairs[State.of(values)].add(pair)
+        sender, receiver = (_split(at(state, path)) for path in paths)
+        rest = changed(state, dict.fromkeys(paths, 0))
+        pairs[rest, sender[1], receiver[1]].add((sender[0], receiver[0]))
     return tuple(
-        State.of({**rest.as_dict(), sender: of_sender, receiver: of_receiver})
-        for rest, numbers in pairs.items()
+        changed(rest, {paths[0]: (*of_sender, *held[0]), paths[1]: (*of_receiver, *held[1])})
+        for (rest, *held), numbers in pairs.items()
         for of_sender, of_receiver in _rectangles(numbers)
     )
+
+
+def _split(port: Value) -> tuple[int, Held]:
+    """The number of wake-ups, and what else there is of a port."""
+    return (cast(int, port[0]), port[1:]) if isinstance(port, tuple) else (cast(int, port), ())
 
 
 def _rectangles(pairs: set[tuple[int, int]]) -> list[tuple[tuple[int, int], tuple[int, int]]]:

@@ -12,7 +12,8 @@ from vchan_testbed.progress import Progress
 from vchan_testbed.rundir import RunDirectory, write_atomically
 from vchan_testbed.tracer.reader import read_trace
 from vchan_testbed.validate.explain import explain
-from vchan_testbed.validate.judge import judge_run
+from vchan_testbed.validate.judge import Options, judge_run
+from vchan_testbed.validate.prepare import SpecName, load_tables
 from vchan_testbed.validate.report import write_report
 from vchan_testbed.validate.verdict import Verdict
 
@@ -28,15 +29,19 @@ COLOURS = {
 }
 
 
-def judge(run: RunDirectory, progress: Progress) -> Verdict:
-    """Judge a run; verdict.json, report.html and junit.xml are written. Raises TestbedError."""
+def judge(run: RunDirectory, progress: Progress, spec: SpecName = "libxenvchan") -> Verdict:
+    """Judge a run by a spec; verdict.json, report.html and junit.xml are written.
+
+    Raises TestbedError.
+    """
     if not os.access(run.path, os.W_OK | os.X_OK):
         raise InputError(
             f"{run.path} cannot be written to, and the verdict and the report go there",
             next_step="Copy it to a place that you may write to, or name its two traces instead.",
         )
     with progress.step("Judge the traces"):
-        verdict = judge_run(run.path, progress=progress)
+        options = Options(tables=load_tables(spec))
+        verdict = judge_run(run.path, progress=progress, options=options)
     write_atomically(run.path / "verdict.json", json.dumps(verdict.to_json(), indent=2) + "\n")
     with progress.step("Write the report"):
         traces = [read_trace(run.trace(endpoint)) for endpoint in ("server", "client")]
