@@ -76,6 +76,7 @@ class Supervisor:
             return 4
         finally:
             self._end_worker()
+            self._trace.close()
             self._folder.cleanup()
         return 0
 

@@ -3,6 +3,9 @@
 The file is the writer's memory, mapped: what a killed writer had stored is there. A record that
 has no sequence number yet was not written. A block is sent again as a whole when it is closed, for
 its CRC, and then its memory is given back.
+
+It is read by calls, never through a mapping: the writer cuts the blocks off that it had ready and
+did not need, and who reads there in a mapping at that moment is killed by SIGBUS.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from vchan_testbed.tracer import layout
 
@@ -28,6 +32,7 @@ class TraceStream:
     def __init__(self, path: Path, send: Callable[[int, bytes], None]) -> None:
         self._path = path
         self._send = send
+        self._file: BinaryIO | None = None
         self._map: mmap.mmap | None = None
         self._sent: dict[int, int] = {}
         self._tails: dict[int, bytes] = {}
@@ -37,7 +42,7 @@ class TraceStream:
 
     def pump(self, *, final: bool = False) -> int:
         """Send what is new; how many bytes that was. `final` sends the header in any case."""
-        if self._map is None and not self._open():
+        if self._file is None and not self._open():
             return 0
         sent = 0
         for number in range(self._first_open, self._u32(BLOCKS_USED_OFFSET)):
@@ -55,14 +60,22 @@ class TraceStream:
         """How far the file reaches that was sent so far."""
         return self._file_bytes
 
+    def close(self) -> None:
+        """Let the file go."""
+        if self._map is not None:
+            self._map.close()
+        if self._file is not None:
+            self._file.close()
+
     def _open(self) -> bool:
         try:
-            with self._path.open("r+b") as file:
-                if os.fstat(file.fileno()).st_size < layout.HEADER_BYTES + layout.BLOCK_BYTES:
-                    return False
-                self._map = mmap.mmap(file.fileno(), 0)
+            file = self._path.open("r+b", buffering=0)
         except FileNotFoundError:
             return False
+        if os.fstat(file.fileno()).st_size < layout.HEADER_BYTES + layout.BLOCK_BYTES:
+            file.close()
+            return False
+        self._file, self._map = file, mmap.mmap(file.fileno(), 0)
         return True
 
     def _pump_block(self, number: int) -> int:
@@ -76,9 +89,7 @@ class TraceStream:
 
     def _pump_open_block(self, number: int, start: int) -> int:
         before = self._sent.get(number, 0)
-        count = before
-        while count < layout.RECORDS_PER_BLOCK and self._seq(start, count):
-            count += 1
+        count = self._complete(start, before)
         if not count:
             return 0
         # The newest record may have been read half written: it goes out again when it has changed,
@@ -91,16 +102,23 @@ class TraceStream:
         self._out(start, layout.BLOCK_HEADER_BYTES)
         return self._out(_record_at(start, first), (count - first) * layout.RECORD_BYTES)
 
-    def _seq(self, start: int, record: int) -> int:
-        return self._u32(_record_at(start, record) + SEQ_OFFSET)
+    def _complete(self, start: int, before: int) -> int:
+        """How many records of the block have their number; `before` are known to.
+
+        They are read once more when they go out: what was read here may be older than its number.
+        """
+        at = _record_at(start, before)
+        words = memoryview(self._bytes(at, start + layout.BLOCK_BYTES - at)).cast("I")
+        numbers = words[SEQ_OFFSET // U32.size :: layout.RECORD_BYTES // U32.size].tolist()
+        return before + (numbers.index(0) if 0 in numbers else len(numbers))
 
     def _u32(self, at: int) -> int:
-        assert self._map is not None
-        return int(U32.unpack_from(self._map, at)[0])
+        return int(U32.unpack(self._bytes(at, U32.size))[0])
 
     def _bytes(self, offset: int, count: int) -> bytes:
-        assert self._map is not None
-        return self._map[offset : offset + count]
+        """Bytes of the file; zeros where it ends before, as in a block that was not begun."""
+        assert self._file is not None
+        return os.pread(self._file.fileno(), count, offset).ljust(count, b"\0")
 
     def _out(self, offset: int, count: int) -> int:
         self._send(offset, self._bytes(offset, count))

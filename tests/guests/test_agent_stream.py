@@ -148,3 +148,27 @@ def test_a_record_seen_half_written_is_sent_again(tmp_path: Path, copy: Copy) ->
         file.write(b"\x77")
     stream.pump()
     assert copy.path.read_bytes()[record] == 0x77
+
+
+def test_a_file_cut_at_its_last_used_block_while_it_is_read_does_no_harm(tmp_path: Path) -> None:
+    path, sent = tmp_path / "trace.vtrace", dict[int, bytes]()
+    content = bytearray(layout.HEADER_BYTES + FEW_BLOCKS * layout.BLOCK_BYTES)
+    content[24] = FEW_BLOCKS
+    content[layout.HEADER_BYTES + layout.BLOCK_HEADER_BYTES + 40] = 1
+    path.write_bytes(content)
+
+    def cut(offset: int, data: bytes) -> None:
+        os.truncate(path, layout.HEADER_BYTES + layout.BLOCK_BYTES)
+        sent[offset] = data
+
+    stream = TraceStream(path, cut)
+    stream.pump(final=True)
+    stream.close()
+    assert stream.file_bytes == (
+        layout.HEADER_BYTES + layout.BLOCK_HEADER_BYTES + layout.RECORD_BYTES
+    )
+    assert set(sent) == {
+        0,
+        layout.HEADER_BYTES,
+        layout.HEADER_BYTES + layout.BLOCK_HEADER_BYTES,
+    }
