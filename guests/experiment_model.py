@@ -61,6 +61,8 @@ class Timeouts:
 class Tracing:
     """How both ends' accesses are recorded, as `vchan_testbed.tracer.attach` explains it."""
 
+    level: str = "exact"
+    """exact, or calls: no access is recorded."""
     variant: str = "translation"
     order: str | None = None
     """kept or full; None: what the variant has by default."""

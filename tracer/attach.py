@@ -50,6 +50,9 @@ class Tracer:
     counted as dropped. `versions` may have "xen", "kernel" and "program". `faults` are dicts as
     `vchan_testbed.tracer.faults` explains them.
 
+    `level` is "exact" (each access to the shared page) or "calls" (the library's calls and the
+    event channel's alone: the page is left where it is, and nothing is added to an access).
+
     `variant` is how accesses are caught: "translation" (a copy of the library's code with a jump in
     the place of each; a library that cannot be translated is emulated, which the header tells) or
     "emulation" (a signal at each). `order` is "kept" (with translation, and its default: nothing is
@@ -72,6 +75,7 @@ class Tracer:
         bytes_max: int = 1 << 30,
         versions: Mapping[str, str | None] | None = None,
         faults: Sequence[Mapping[str, Any]] = (),
+        level: str = "exact",
         variant: str = "translation",
         order: str | None = None,
     ) -> None:
@@ -87,7 +91,8 @@ class Tracer:
         self._run_id = run_id
         self._blocks_max = _blocks(bytes_max)
         self._versions = dict(versions or {})
-        self._rules = rules_of(faults)
+        self._level = _named(layout.Level, level, "level")
+        self._rules = _rules_at(self._level, faults)
         self._variant = _named(layout.Variant, variant, "variant")
         self._order = _order_of(self._variant, order)
         self._recording: _Recording | None = None
@@ -200,11 +205,17 @@ class Tracer:
         manner: Any = ffi.new("struct vt_manner *")
         manner.translate = self._variant is layout.Variant.TRANSLATION
         manner.keep_order = self._order is layout.Order.KEPT
+        manner.calls_only = self._level is layout.Level.CALLS
         made: Any = ffi.new("struct vt_translated *")
         if lib.vt_prepare(manner, made):
             raise _cannot_be_traced()
         self._translated = (int(made.functions), int(made.refused), int(made.sites))
         return bool(made.is_there)
+
+    def _variant_used(self, *, is_translated: bool) -> layout.Variant:
+        if self._level is layout.Level.CALLS:
+            return layout.Variant.NONE
+        return layout.Variant.TRANSLATION if is_translated else layout.Variant.EMULATION
 
     def _header(self, library: str, clock: _Clock, is_translated: bool) -> bytes:
         kernel = self._versions.get("kernel") or os.uname().release
@@ -221,9 +232,9 @@ class Tracer:
             0,
             layout.FileState.RECORDING,
             self._role,
-            layout.Level.EXACT,
+            self._level,
             self._order if is_translated else layout.Order.FULL,
-            layout.Variant.TRANSLATION if is_translated else layout.Variant.EMULATION,
+            self._variant_used(is_translated=is_translated),
             *self._domids,
             0,
             0,
@@ -245,6 +256,19 @@ def _cannot_be_traced() -> TestbedError:
         f"The process cannot be traced: {_text(lib.vt_problem())}.",
         next_step="`vchan-testbed doctor` says what this machine has.",
     )
+
+
+def _rules_at(level: layout.Level, faults: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]]:
+    """The core's rules. Raises InputError for a fault that hangs on an access: none is caught."""
+    rules = rules_of(faults)
+    for fault, rule in zip(faults, rules, strict=True):
+        by_access = rule[0] != layout.FaultKind.DROP_NOTIFY or fault.get("bit")
+        if level is layout.Level.CALLS and by_access:
+            raise InputError(
+                f"The fault {dict(fault)} hangs on an access, and none is caught at this level.",
+                next_step="Trace at the level exact.",
+            )
+    return rules
 
 
 def _order_of(variant: layout.Variant, name: str | None) -> layout.Order:

@@ -89,7 +89,7 @@ The header, byte by byte:
      52  order              u32      0 full, 1 kept: no time stamps but in CALL_ENTER, CALL_EXIT
                                      and what is written down by itself (ATTACH, DETACH, PAYLOAD),
                                      and no `old` of stores (flag OLD_UNKNOWN)
-     56  variant            u32      1 emulation, 2 translation
+     56  variant            u32      0 none (level calls), 1 emulation, 2 translation
      60  domid              u32
      64  peer_domid         u32
      68  left_order         u32      of the first channel that was attached; 0 before
@@ -277,6 +277,8 @@ class Level(IntEnum):
 class Variant(IntEnum):
     """How the accesses are caught."""
 
+    NONE = 0
+    """Not at all: calls and events alone are recorded."""
     EMULATION = 1
     """A signal at each."""
     TRANSLATION = 2

@@ -49,12 +49,18 @@ def channel_lanes(
     evidence: Evidence,
 ) -> ChannelLanes:
     """Project both ends' records."""
+    of_calls = any(trace.header.level == "calls" for trace in traces.values())
     left, right = (
         1 << max(trace.header.order_of(way) for trace in traces.values())
         for way in ("left", "right")
     )
     server = lane_of(
-        table, "server", traces["server"].records, endings["server"].rows, Rings(right, left)
+        table,
+        "server",
+        traces["server"].records,
+        endings["server"].rows,
+        Rings(right, left),
+        of_calls=of_calls,
     )
     client = lane_of(
         table,
@@ -63,6 +69,7 @@ def channel_lanes(
         endings["client"].rows,
         Rings(left, right),
         (server.first_into, server.first_out),
+        of_calls=of_calls,
     )
     given = {
         "SideOf": "<- ThreadSide",
@@ -87,6 +94,7 @@ def channel_lanes(
                 )
             )
         ),
+        searched=of_calls,
         overlap=_overlap(server) + _overlap(client),
         server=server,
         client=client,

@@ -31,6 +31,7 @@ from vchan_testbed.validate.reads import Looks, Reads, loads_of
 WRITING = frozenset((Call.WRITE, Call.SEND, Call.BUFFER_SPACE))
 READING = frozenset((Call.READ, Call.RECV, Call.DATA_READY))
 OPENING = frozenset((Call.SERVER_INIT, Call.CLIENT_INIT))
+MOVES = frozenset((Call.WRITE, Call.SEND, Call.READ, Call.RECV))
 EVENTS = frozenset((Kind.NOTIFY, Kind.PENDING_EXIT, Kind.UNMASK))
 PREPARED_CELLS = ("out_prod", "out_cons", "in_prod", "in_cons")
 BITS = {"arms_writes": (1, True), "arms_reads": (2, True), "tests_writes": (1, False)}
@@ -83,8 +84,10 @@ def lane_of(
     rows: Ints,
     rings: Rings,
     first: tuple[int, int] = (0, 0),
+    *,
+    of_calls: bool = False,
 ) -> ChannelLane:
-    """The lane of one end.
+    """The lane of one end; `of_calls`: its records are of calls and events alone.
 
     `rows` are the rows of `records` to use, in program order; `first` are the indices at the start
     of the ring that the side writes and of the one that it reads.
@@ -102,7 +105,7 @@ def lane_of(
             rows,
         ),
     }
-    projector = _Projector(table, role, rings, reads)
+    projector = _Projector(table, role, rings, reads, of_calls=of_calls)
     projector.out, projector.into = (_Index(at, at) for at in first)
     for chunk in plain_records(records, _concerned(table, list(cells.values()), records, rows)):
         for record in chunk:
@@ -114,7 +117,9 @@ def _concerned(table: ChannelTable, cells: Sequence[int], records: Records, rows
     """Those of `rows` that can say something."""
     kind, call = records["kind"][rows], records["call"][rows]
     touches = np.isin(kind, list(ACCESS_KINDS))
-    known = np.array([at[0] << 8 | at[1] for at in table.rows if not at[2]])
+    known = np.array(
+        [at[0] << 8 | at[1] for at in (*table.rows, *table.rows_of_calls) if not at[2]]
+    )
     says = np.isin(call.astype(np.int64) << 8 | kind, known) | np.isin(kind, list(EVENTS))
     says |= (kind == Kind.CALL_EXIT) & (call == Call.SERVER_INIT)
     mine = np.isin(records["offset"][rows], cells)
@@ -137,6 +142,7 @@ class _Projector:
     role: Role
     rings: Rings
     reads: Mapping[str, Reads]
+    of_calls: bool = False
     last: str = ""
     moved: int = 0
     stutters: int = 0
@@ -151,6 +157,7 @@ class _Projector:
     def __post_init__(self) -> None:
         self.cells = {int(cell): name for name, cell in self.table.cells[self.role].items()}
         self.names = tuple(sorted(self.table.actions()))
+        self.row_of = {**self.table.rows, **(self.table.rows_of_calls if self.of_calls else {})}
         self.code_of = {name: code for code, name in enumerate(self.names)}
         self.codes = array("B")
         self.values, self.rows, self.indices = array("q"), array("q"), array("q")
@@ -165,13 +172,15 @@ class _Projector:
         cell = self.cells.get(offset, "") if access else ""
         if (access and not cell) or row in self.brought_forward:
             return
-        rows = self.table.rows.get((call, kind, cell))
+        rows = self.row_of.get((call, kind, cell))
         if rows is None:
             self._without_a_row(row, kind, call, cell, new, flags)
         else:
             rule = self._choose(rows, row, kind, cell, new)
             self._apply(rule, row, cell, old, new, op)
-        if kind == Kind.CALL_EXIT and call == Call.SERVER_INIT and new == 0:
+        if kind == Kind.CALL_EXIT and self.of_calls:
+            self._has_moved(call, new)
+        elif kind == Kind.CALL_EXIT and call == Call.SERVER_INIT and new == 0:
             self._check_page(row)
 
     def result(self, threads: int) -> ChannelLane:
@@ -308,6 +317,11 @@ class _Projector:
             self._problem(row, f"the index moves by {step} bytes, {index.copied} were copied")
         index.copied = 0
         return step
+
+    def _has_moved(self, call: int, result: int) -> None:
+        """Of a call without its accesses: what it says that it has moved."""
+        if call in MOVES and signed(result) > 0:
+            self.moved += result
 
     def _bit(self, rule: str, row: int, cell: str, old: int, new: int) -> int:
         bit, is_set = BITS[rule]

@@ -40,12 +40,15 @@ class ChannelTable:
     rows: Mapping[tuple[int, int, str], tuple[Row, ...]]
     cells: Mapping[Role, Mapping[str, Cell]]
     after_server_init: Mapping[str, int]
+    rows_of_calls: Mapping[tuple[int, int, str], tuple[Row, ...]]
+    """Further rows, for traces of calls and events alone."""
     show_nothing: Mapping[Kind, str]
     """Record kinds that show no step, and why."""
 
     def actions(self) -> frozenset[str]:
         """Every action that a row names."""
-        every = [row for rows in self.rows.values() for row in rows]
+        tables = (*self.rows.values(), *self.rows_of_calls.values())
+        every = [row for rows in tables for row in rows]
         firsts = {action for row in every for action in row.first.values()}
         return frozenset(row.do for row in every if row.do) | firsts
 
@@ -60,12 +63,9 @@ def load_channel_table(path: Path = TABLE) -> ChannelTable:
         data = yaml.safe_load(path.read_text())
         kinds = {name: tuple(some) for name, some in data["kinds"].items()}
         names = tuple(data["cells"]["server"])
-        rows: dict[tuple[int, int, str], list[Row]] = {}
-        for given in data["rows"]:
-            for key in _keys(given, kinds, names):
-                rows.setdefault(key, []).append(_row(given))
         return ChannelTable(
-            rows={key: tuple(some) for key, some in rows.items()},
+            rows=_rows(data["rows"], kinds, names),
+            rows_of_calls=_rows(data["rows_of_calls"], kinds, names),
             cells={
                 role: {name: Cell[cell] for name, cell in data["cells"][role].items()}
                 for role in ROLES
@@ -83,6 +83,16 @@ def load_channel_table(path: Path = TABLE) -> ChannelTable:
             f"{path} is not a table of records: {error!r}.",
             next_step=f"Compare it with {TABLE}.",
         ) from error
+
+
+def _rows(
+    given: Iterable[Mapping[str, Any]], kinds: Mapping[str, tuple[str, ...]], names: tuple[str, ...]
+) -> dict[tuple[int, int, str], tuple[Row, ...]]:
+    rows: dict[tuple[int, int, str], list[Row]] = {}
+    for one in given:
+        for key in _keys(one, kinds, names):
+            rows.setdefault(key, []).append(_row(one))
+    return {key: tuple(some) for key, some in rows.items()}
 
 
 def _keys(

@@ -16,6 +16,7 @@ from vchan_testbed.validate.merge import LaneSteps, Projection, project
 from vchan_testbed.validate.table import SIDES, Direction, RecordTable, Ring, Side
 from vchan_testbed.validate.two_lanes import Death, TwoLanes
 
+CALLS_ONLY = "the accesses that calls alone do not show"
 PERSIST = "a server that never asks whether the client is there (server_persist, L5)"
 
 
@@ -88,6 +89,7 @@ def direction_lanes(
             dict.fromkeys(
                 (
                     *(need for ending in endings.values() for need in ending.needs),
+                    *(CALLS_ONLY for trace in traces.values() if trace.header.level == "calls"),
                     *(need for side in SIDES for need in found[side].needs),
                     *(need for side in SIDES for need in _persists(found[side])),
                 )

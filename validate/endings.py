@@ -33,6 +33,8 @@ class Ending:
     """Rows of the channel's records, in program order."""
     looked: bool
     """It stood still at the last look: that is where its lanes end."""
+    recorded: int
+    """Records in the trace, of whatever kind."""
     left_out: int
     """Records after the last look."""
     unlogged: bool
@@ -64,6 +66,7 @@ def ending_of(trace: Trace, evidence: Evidence) -> Ending:
         role=role,
         rows=taken,
         looked=looked,
+        recorded=len(records),
         left_out=len(rows) - len(taken),
         unlogged=killed and trace.ending == "cut",
         death=_death(evidence.ended(role)) if killed else "no",
@@ -101,8 +104,6 @@ def _closes(records: Records) -> npt.NDArray[np.bool_]:
 
 def _needs(trace: Trace, records: Records) -> tuple[str, ...]:
     found = []
-    if trace.header.level != "exact":
-        found.append("a trace of calls only, without the accesses inside them")
     acting = np.isin(records["kind"], (*ACCESS_KINDS, Kind.CALL_ENTER, Kind.PENDING_ENTER))
     if len(np.unique(records["thread"][acting])) > 1:
         found.append("several threads on one channel")

@@ -70,6 +70,8 @@ def parts_of(case: Case) -> list[Prepared]:
     """What is followed: the channel first, and each direction that Vchan can express."""
     if case.channel is None:
         return list(case.directions)
+    if case.channel.lanes.searched:
+        return [case.channel]
     return [case.channel, *(one for one in case.directions if not one.lanes.needs)]
 
 
@@ -90,7 +92,7 @@ def _with_directions(
         f"The {one.lanes.direction} direction was not judged by {one.actions.module} as well: "
         f"{'; '.join(one.lanes.needs)}."
         for one in case.directions
-        if one.lanes.needs
+        if one.lanes.needs and case.level == "exact"
     )
     if channel.spurious:
         times = "once" if channel.spurious == 1 else f"{channel.spurious} times"

@@ -22,7 +22,7 @@ from vchan_testbed.validate.cuts import Size
 from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.followed import followed
 from vchan_testbed.validate.lost_tail import lost_tails
-from vchan_testbed.validate.prepare import Case, Prepared, Tables, prepare, read_run
+from vchan_testbed.validate.prepare import Case, Level, Prepared, Tables, prepare, read_run
 from vchan_testbed.validate.replay import Follow
 from vchan_testbed.validate.unfollowed import decided_before
 from vchan_testbed.validate.verdict import Expectation, Kind, Verdict
@@ -39,6 +39,8 @@ class Options:
     """What follows a piece; None is TLC."""
     tables: Tables | None = None
     """The spec's tables, if they have been read already."""
+    level: Level | None = None
+    """"calls": as if calls and events alone had been recorded; None: by all that was."""
 
 
 def judge_run(
@@ -69,7 +71,7 @@ def judge_traces(
     progress = progress or Quiet()
     options = options or Options()
     with progress.step("Read and merge the traces"):
-        case = prepare(server, client, run_facts, options.size, options.tables)
+        case = prepare(server, client, run_facts, options.size, options.tables, options.level)
     found = decided_before(case) or followed(case, options.judge, progress)
     return replace(_framed(found, case), seconds=time.monotonic() - began)
 
@@ -86,6 +88,7 @@ def _framed(found: Verdict, case: Case) -> Verdict:
         found,
         kind=_kind(found, case, contradicted=bool(cycles)),
         expectation=Expectation.of(case.evidence.expect),
+        level=case.level,
         spec=case.tables.module,
         spec_hash=case.tables.hash,
         host=dict(facts.get("host") or {}),
@@ -105,6 +108,11 @@ def _kind(found: Verdict, case: Case, *, contradicted: bool) -> Kind:
 
 def _reach(found: Verdict, case: Case) -> Iterator[str]:
     """How far the verdict reaches."""
+    if case.level == "calls":
+        yield (
+            "Calls and events alone were judged: the accesses to the shared page in between were "
+            "searched for, and what they really were is not known."
+        )
     lost = lost_tails(case.traces, case.endings, case.evidence)
     if case.evidence.facts.get("state") == "incomplete":
         yield "The run was not completed: its run.json says so."
@@ -127,7 +135,7 @@ def _reach(found: Verdict, case: Case) -> Iterator[str]:
                 f"The {role} was cut off: one access more may have been made after its last "
                 "record, and what it did after that is not judged."
             )
-    if found.directions and not found.overlap and not lost:
+    if found.directions and not (found.overlap or lost or case.level == "calls"):
         yield "The two sides never overlapped: no call saw the other side move."
 
 

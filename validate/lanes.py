@@ -78,6 +78,8 @@ class Lanes:
     stop: Literal["s", "r"] | None = field(default=None, kw_only=True)
     """The side whose lane's end is the end, wherever in its lane the other side is then: so ends a
     piece of a longer trace. None: both lanes have to be done."""
+    searched: bool = field(default=False, kw_only=True)
+    """The lanes have calls and events alone: the accesses between them are searched for."""
 
 
 @dataclass(frozen=True, slots=True)

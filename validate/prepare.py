@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer.format import Role
 from vchan_testbed.tracer.reader import Trace, read_trace
+from vchan_testbed.validate.calls import calls_alone, order_by_clock, order_by_results
 from vchan_testbed.validate.channel import ChannelLanes, channel_lanes
 from vchan_testbed.validate.channel_order import channel_order
 from vchan_testbed.validate.channel_table import ChannelTable, load_channel_table
@@ -27,6 +28,8 @@ from vchan_testbed.validate.tlc.indices import overlap
 from vchan_testbed.validate.tlc.rows import AtStart, goes_first, rings_of
 from vchan_testbed.validate.two_lanes import TwoLanes
 
+Level: TypeAlias = Literal["exact", "calls"]
+LEVELS: tuple[Level, Level] = ("exact", "calls")
 SpecName: TypeAlias = Literal["libxenvchan", "vchan"]
 SPECS: tuple[SpecName, SpecName] = ("libxenvchan", "vchan")
 """What traces can be judged by: the whole library, or the protocol in each direction alone."""
@@ -103,6 +106,11 @@ class Case:
     channel: Prepared | None = None
     """The whole channel, for Libxenvchan, if it is to be judged by that."""
 
+    @property
+    def level(self) -> Level:
+        """What is judged."""
+        return self.traces["server"].header.level
+
 
 def read_run(run: Path) -> tuple[dict[Role, Path], dict[str, Any]]:
     """The traces of a run directory and what its run.json holds.
@@ -150,8 +158,11 @@ def prepare(
     facts: Mapping[str, Any] | None,
     size: Size | None = None,
     tables: Tables | None = None,
+    level: Level | None = None,
 ) -> Case:
     """Read two traces and lay out their lanes.
+
+    `level` "calls": as if calls and events alone had been recorded; None: by all that was.
 
     Raises InputError for what is no trace or no pair, TraceDamaged for a damaged one.
     """
@@ -166,6 +177,9 @@ def prepare(
         traces[trace.header.role] = trace
     evidence = Evidence(facts or {})
     endings = {role: ending_of(trace, evidence) for role, trace in traces.items()}
+    if level == "calls" or any(trace.header.level == "calls" for trace in traces.values()):
+        for role in ROLES:
+            traces[role], endings[role] = calls_alone(traces[role], endings[role])
     tables = tables or load_tables()
     lanes = [
         direction_lanes(tables.records, direction, traces, endings, evidence)
@@ -175,7 +189,7 @@ def prepare(
     channel = None
     if tables.library:
         whole = channel_lanes(tables.library.records, traces, endings, evidence)
-        channel = _prepared_channel(whole, tables.library.actions, size)
+        channel = _prepared_channel(whole, traces, tables.library.actions, size)
     return Case(
         traces=traces,
         endings=endings,
@@ -187,9 +201,15 @@ def prepare(
     )
 
 
-def _prepared_channel(lanes: ChannelLanes, actions: ActionMap, size: Size) -> Prepared:
+def _prepared_channel(
+    lanes: ChannelLanes, traces: Mapping[Role, Trace], actions: ActionMap, size: Size
+) -> Prepared:
     order = channel_order(lanes)
+    if lanes.searched:
+        order = order_by_results(lanes, order)
     running = order.running()
+    if lanes.searched:
+        running = order_by_clock(lanes, traces, running)
     known = AtStart(None, {}, rings_of(lanes.params))
     told = replace(
         lanes,

@@ -40,6 +40,8 @@ class TwoLanes(ABC):
     """What `Lane.goes_first` says of the whole lanes."""
     comes_after: Mapping[Side, Ints] = field(default_factory=dict)
     """What `Lane.comes_after` says of the whole lanes."""
+    searched: bool = False
+    """What `Lanes.searched` says."""
     overlap: int = 0
     """Calls of one side that saw the other side move while they ran."""
 
@@ -64,7 +66,11 @@ class TwoLanes(ABC):
         """The lanes, with how an end died."""
         ends = (len(self.sender), len(self.receiver))
         sender, receiver = Lane(self.sender), Lane(self.receiver)
-        return Lanes(self._ending("s", sender, ends[0]), self._ending("r", receiver, ends[1]))
+        return Lanes(
+            self._ending("s", sender, ends[0]),
+            self._ending("r", receiver, ends[1]),
+            searched=self.searched,
+        )
 
     def piece(
         self, first: tuple[int, int], last: tuple[int, int], stop: Side | None = None
@@ -75,8 +81,12 @@ class TwoLanes(ABC):
         """
         sender, receiver = self._part("s", first, last), self._part("r", first, last)
         if stop:
-            return Lanes(sender, receiver, stop=stop)
-        return Lanes(self._ending("s", sender, last[0]), self._ending("r", receiver, last[1]))
+            return Lanes(sender, receiver, stop=stop, searched=self.searched)
+        return Lanes(
+            self._ending("s", sender, last[0]),
+            self._ending("r", receiver, last[1]),
+            searched=self.searched,
+        )
 
     def _part(self, side: Side, first: tuple[int, int], last: tuple[int, int]) -> Lane:
         mine, other = (0, 1) if side == "s" else (1, 0)

@@ -41,7 +41,7 @@ def _lost(case: Case) -> Verdict | None:
 
 def _missing(case: Case) -> Verdict | None:
     for role in ROLES:
-        count, seen = len(case.traces[role].records), case.evidence.records_at_last_look(role)
+        count, seen = case.endings[role].recorded, case.evidence.records_at_last_look(role)
         if case.endings[role].looked and seen is not None and seen > count:
             return _open(
                 f"records are missing: the last look counted {seen} of the {role}, the trace has "

@@ -158,6 +158,8 @@ class Verdict:
     directions: tuple[DirectionVerdict, ...] = ()
     expectation: Expectation = Expectation()
     judge: str = "TLC"
+    level: str = "exact"
+    """What was judged: every access, or calls and events alone ("calls")."""
     spec: str = ""
     spec_hash: str = ""
     """SHA-256 of the spec's text and its action map."""

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
 from vchan_testbed.guests.experiment import default_path, load_experiment
-from vchan_testbed.tracer.layout import Cell, FaultKind, Flag, Kind
+from vchan_testbed.tracer.layout import ACCESS_KINDS, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import read_trace
 
 DROPPED = default_path().with_name("dropped-event.yaml")
@@ -146,3 +147,49 @@ def test_undecided_is_fine_where_it_is_expected(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(TWO_THREADS % expect)
     status, said, _ = run(tmp_path / "run", str(tmp_path / "two.yaml"))
     assert status == ExitStatus.EXPECTED, said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("default", ["ACCEPTED", "PROGRESS"]),
+        ("packets", ["ACCEPTED", "PROGRESS"]),
+        ("mutual-writes", ["ACCEPTED", "STALLED"]),
+    ],
+)
+def test_calls_and_events_alone_give_the_same_verdict(
+    name: str, words: list[str], tmp_path: Path
+) -> None:
+    experiment = tmp_path / "calls.yaml"
+    text = default_path().with_name(f"{name}.yaml").read_text()
+    experiment.write_text(f"{text}tracing: {{level: calls}}\n")
+    status, said, verdict = run(tmp_path / "run", str(experiment))
+    assert status == ExitStatus.EXPECTED, said
+    assert [verdict["conformance"], verdict["progress"]] == words
+    assert verdict["level"] == "calls"
+    assert "Calls and events alone were judged" in said
+    for end in ("server", "client"):
+        trace = read_trace(tmp_path / "run" / "traces" / f"{end}.vtrace")
+        assert trace.header.level == "calls"
+        assert not set(trace.records["kind"].tolist()) & {*ACCESS_KINDS, Kind.COPY}
+
+
+def test_a_run_is_judged_again_as_if_calls_alone_had_been_recorded(tmp_path: Path) -> None:
+    status, _, exact = run(tmp_path / "run", str(DROPPED))
+    assert status == ExitStatus.EXPECTED
+    again = CliRunner().invoke(main, ["validate", "--level", "calls", str(tmp_path / "run")])
+    assert again.exit_code == ExitStatus.EXPECTED, again.output
+    calls = json.loads((tmp_path / "run" / "verdict.json").read_text())
+    assert (exact["level"], calls["level"]) == ("exact", "calls")
+    for word in ("conformance", "progress", "fault_of", "due_action"):
+        assert calls[word] == exact[word]
+
+
+def test_a_fault_at_an_access_is_refused_where_none_is_caught(tmp_path: Path) -> None:
+    experiment = tmp_path / "calls.yaml"
+    experiment.write_text(f"{DROPPED.read_text()}tracing: {{level: calls}}\n")
+    command = ["run", str(experiment), "--host", "loopback", "--out", str(tmp_path / "run")]
+    ran = CliRunner().invoke(main, command)
+    assert ran.exit_code == ExitStatus.TESTBED_FAILED
+    assert "hangs on an access" in ran.output
+    assert "level exact" in ran.output

@@ -20,6 +20,8 @@ SPECS = Path(vchan_testbed.__file__).parent / "specs"
 LIBRARY = SPECS / "libxenvchan.actions.yaml"
 """The action map of the spec of the whole library."""
 
+ACCESSES = frozenset(("LOAD", "STORE", "RMW"))
+"""Words of `record` for accesses."""
 GOES_FIRST = ("never", "always", "pinned", "bit", "seen by", "raise")
 """Words of `goes_first`; the action map says what they mean."""
 
@@ -54,6 +56,8 @@ class Action:
     owner: str
     """Who has not done it when it was due."""
     stutters: bool
+    is_access: bool
+    """What shows it is an access to the shared page, which a trace of calls does not have."""
     own_doing: bool
     """It changes shared memory, and reads nothing that decides whether it can be taken."""
 
@@ -285,6 +289,7 @@ def _action(
         fair=fair.get("action", name) if fair else "",
         owner=fair["owner"] if fair else "",
         stutters=stutters,
+        is_access=set(row["record"].split(", ")) <= ACCESSES,
         own_doing=goes_first in ("seen by", "raise") or bool(row.get("own_doing", False)),
     )
 

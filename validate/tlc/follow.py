@@ -58,6 +58,7 @@ SHORT_STEPS = 400_000
 
 FREE_STATES = 200_000
 FREE_STATES_A_STEP = 20
+FREE_STATES_OF_CALLS = 3_000_000
 """How far all orders are searched: so many states at least, and so many for each step."""
 
 
@@ -183,14 +184,19 @@ def _found(task: _Task, folder: Path) -> _Searched:
     if not (in_order.rejected and task.explain):
         return in_order
     shutil.move(folder / "reached.csv", folder / "reached_in_order.csv")
-    states_max = task.bounds.free_states_max
-    states_max = states_max or max(FREE_STATES, FREE_STATES_A_STEP * _steps(task.lanes))
+    states_max = task.bounds.free_states_max or _free_states_max(task.lanes)
     free = _searched(task, folder, task.search, states_max)
     states = in_order.states + free.states
-    if free.bound:
+    if free.bound and not task.lanes.searched:
         shutil.move(folder / "reached_in_order.csv", folder / "reached.csv")
         return replace(in_order, states=states)
     return replace(free, states=states)
+
+
+def _free_states_max(lanes: Lanes) -> int:
+    if lanes.searched:
+        return FREE_STATES_OF_CALLS
+    return max(FREE_STATES, FREE_STATES_A_STEP * _steps(lanes))
 
 
 def _searched(task: _Task, folder: Path, search: Search, states_max: int) -> _Searched:

@@ -67,6 +67,7 @@ def module_text(
         lanes={"s": lanes.sender, "r": lanes.receiver},
         stop=lanes.stop,
         hidden=hidden_actions(actions),
+        searched=searched_actions(actions) if lanes.searched else [],
         unlogged={
             side: [
                 actions.text_of(action, side)
@@ -150,6 +151,16 @@ def hidden_actions(actions: ActionMap) -> list[str]:
         for side in (action.by if actions.threads else action.by[:1])
     ]
     return [text for text in texts if text not in deaths]
+
+
+def searched_actions(actions: ActionMap) -> list[str]:
+    """The accesses of both sides, as steps of their own: of lanes that do not have them."""
+    return [
+        actions.text_of(action, side)
+        for action in actions.actions.values()
+        if action.is_access and not action.stutters
+        for side in action.by
+    ]
 
 
 def _conjuncts(start: Start, actions: ActionMap) -> list[str]:

@@ -13,7 +13,6 @@ from vchan_testbed.rundir import RunDirectory, write_atomically
 from vchan_testbed.tracer.reader import read_trace
 from vchan_testbed.validate.explain import explain
 from vchan_testbed.validate.judge import Options, judge_run
-from vchan_testbed.validate.prepare import SpecName, load_tables
 from vchan_testbed.validate.report import write_report
 from vchan_testbed.validate.verdict import Verdict
 
@@ -29,8 +28,8 @@ COLOURS = {
 }
 
 
-def judge(run: RunDirectory, progress: Progress, spec: SpecName = "libxenvchan") -> Verdict:
-    """Judge a run by a spec; verdict.json, report.html and junit.xml are written.
+def judge(run: RunDirectory, progress: Progress, options: Options | None = None) -> Verdict:
+    """Judge a run; verdict.json, report.html and junit.xml are written.
 
     Raises TestbedError.
     """
@@ -40,7 +39,6 @@ def judge(run: RunDirectory, progress: Progress, spec: SpecName = "libxenvchan")
             next_step="Copy it to a place that you may write to, or name its two traces instead.",
         )
     with progress.step("Judge the traces"):
-        options = Options(tables=load_tables(spec))
         verdict = judge_run(run.path, progress=progress, options=options)
     write_atomically(run.path / "verdict.json", json.dumps(verdict.to_json(), indent=2) + "\n")
     with progress.step("Write the report"):

@@ -21,7 +21,15 @@ from vchan_testbed.tracer.layout import FILE_SUFFIX
 from vchan_testbed.tracer.reader import Trace, read_trace
 from vchan_testbed.validate.followed import parts_of
 from vchan_testbed.validate.judge import Options, judge_traces
-from vchan_testbed.validate.prepare import SPECS, SpecName, load_tables, prepare, read_run
+from vchan_testbed.validate.prepare import (
+    LEVELS,
+    SPECS,
+    Level,
+    SpecName,
+    load_tables,
+    prepare,
+    read_run,
+)
 from vchan_testbed.validate.tlc.follow import Bounds, job_in
 from vchan_testbed.validate.tlc.runner import command_of
 from vchan_testbed.validate.unfollowed import decided_before
@@ -63,6 +71,11 @@ class Subject:
     show_default=True,
     help="Judge by the whole library, or by the protocol in each direction alone.",
 )
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS),
+    help="Judge by all that was recorded (without it), or as if calls and events alone had been.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what verdict.json holds.")
 @click.option(
     "--dry-run",
@@ -74,6 +87,7 @@ def validate(
     context: click.Context,
     runs: tuple[Path, ...],
     spec: SpecName,
+    level: Level | None,
     as_json: bool,
     dry_run: bool,
 ) -> None:
@@ -84,11 +98,12 @@ def validate(
     work = context.with_resource(tempfile.TemporaryDirectory(prefix="vchan-channels-"))
     subjects = subjects_of(runs, Path(work))
     progress = Quiet() if as_json else for_terminal()
+    options = Options(tables=load_tables(spec), level=level)
     if dry_run:
         for subject in subjects:
-            describe(subject, spec)
+            describe(subject, options)
         return
-    verdicts = [judged(subject, progress, spec, as_json=as_json) for subject in subjects]
+    verdicts = [judged(subject, progress, options, as_json=as_json) for subject in subjects]
     if as_json:
         data = [verdict.to_json() for verdict in verdicts]
         click.echo(json.dumps(data[0] if len(data) == 1 else data, indent=2))
@@ -150,25 +165,25 @@ def _alone(end: End, work: Path, number: int) -> Path:
     return place
 
 
-def judged(subject: Subject, progress: Progress, spec: SpecName, *, as_json: bool) -> Verdict:
+def judged(subject: Subject, progress: Progress, options: Options, *, as_json: bool) -> Verdict:
     """Judge one; a run directory gets its verdict and report again."""
     if subject.run is not None:
-        verdict = judge(subject.run, progress, spec)
+        verdict = judge(subject.run, progress, options)
         if not as_json:
             show(verdict, subject.run)
         return verdict
     if subject.names and not as_json:
         click.echo(f"{subject.name}:")
-    options = Options(tables=load_tables(spec))
     verdict = judge_traces(subject.server, subject.client, None, progress=progress, options=options)
     if not as_json:
         show(verdict)
     return verdict
 
 
-def describe(subject: Subject, spec: SpecName) -> None:
+def describe(subject: Subject, options: Options) -> None:
     """Say what would be judged, and how. Raises what judging raises for traces that are no good."""
-    case = prepare(subject.server, subject.client, subject.facts, tables=load_tables(spec))
+    traces = subject.server, subject.client
+    case = prepare(*traces, subject.facts, tables=options.tables, level=options.level)
     click.echo(subject.name)
     for role, trace in case.traces.items():
         click.echo(f"  {role}: {len(trace.records)} records, {trace.ending}")
