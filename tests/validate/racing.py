@@ -12,6 +12,7 @@ from vchan_testbed.guests.loopback import LoopbackWorld
 from vchan_testbed.validate.judge import judge_traces
 from vchan_testbed.validate.verdict import Verdict
 
+SECONDS_MAX = 120
 END = Path(__file__).parents[1] / "processes" / "racing_end.py"
 
 
@@ -37,6 +38,6 @@ def race(library: Path, traces: Path, order: str, count: int) -> Verdict:
                 assert ends[0].stdout is not None
                 assert ends[0].stdout.readline() == "up\n"
         for end in ends:
-            end.communicate(timeout=120)
+            end.communicate(timeout=SECONDS_MAX)
             assert end.returncode == 0
     return judge_traces(traces / "server.vtrace", traces / "client.vtrace")

@@ -132,9 +132,9 @@ def test_a_run_of_another_version(run: Path) -> None:
 def test_traces_that_are_no_pair(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.vtrace"
     shutil.copy(server(run), copy)
-    both = "one trace of the server and one of the client"
-    fails(validate(server(run), copy), ExitStatus.USAGE, "a second trace of the server", both)
-    fails(validate(copy), ExitStatus.USAGE, "the server's trace stands alone", "the other end")
+    other = "the other end"
+    fails(validate(server(run), copy), ExitStatus.USAGE, "are traces of the server", other)
+    fails(validate(copy), ExitStatus.USAGE, "the server's trace stands alone", other)
     shutil.copy(server(run), run / "traces" / "client.vtrace")
     fails(validate(run), ExitStatus.USAGE, "both traces of the server", "one of the client")
 

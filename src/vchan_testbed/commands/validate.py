@@ -128,6 +128,12 @@ def subjects_of(paths: tuple[Path, ...], work: Path) -> list[Subject]:
 def _of_traces(files: list[Path], work: Path) -> list[Subject]:
     traces = {path: read_trace(path) for path in files}
     roles = {trace.header.role: path for path, trace in traces.items()}
+    if len(files) > 1 and len(roles) == 1 and all(t.header.channels <= 1 for t in traces.values()):
+        (role,) = roles
+        raise InputError(
+            f"All of these are traces of the {role}.",
+            next_step="Name the traces of the other end as well.",
+        )
     if len(files) == 1:
         (role,) = roles
         raise InputError(
