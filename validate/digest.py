@@ -1,8 +1,9 @@
 """Digests of copies, put together: whether both ends moved the same bytes.
 
 The tracer gives each copy into and out of a ring a digest of its bytes (`tracer/core/digest.h`).
-The bytes, each one more, are the digits of a number to a base, modulo a prime; so the digest of a
-stream follows from those of its parts, however it was cut. It knows nothing of what they mean.
+The bytes are the digits of a number to the base 256, modulo a prime; so the digest of a stream
+follows from those of its parts, however it was cut. Only streams of one length are compared. It
+knows nothing of what they mean.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-MODULUS = 2**61 - 1
-BASE = 0x1B8F3A6D94C7E52D
+MODULUS = 2**64 - 59
+BASE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,7 @@ class Compared:
 
 def digest_of(data: bytes) -> int:
     """The digest of some bytes."""
-    found = 0
-    for byte in data:
-        found = (found * BASE + byte + 1) % MODULUS
-    return found
+    return int.from_bytes(data, "big") % MODULUS
 
 
 def joined(first: int, second: int, second_count: int) -> int:

@@ -367,7 +367,7 @@ class Process:
             told = range(position, position + count)
             return digest_of(bytes((at * 31 + len(writer)) % 251 for at in told))
         series = (pow(BASE, count, MODULUS) - 1) * pow(BASE - 1, -1, MODULUS)
-        return (len(writer) + 1) * series % MODULUS
+        return len(writer) * series % MODULUS
 
     def do_send(self, size: int) -> Accesses:
         yield from self.copy(self.wr_prod, size, self.wr_size, 0)
