@@ -12,13 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from vchan_testbed.errors import TestbedError
-from vchan_testbed.guests.collect import Side
+from vchan_testbed.guests.collect import Side, mark_of
 from vchan_testbed.guests.consoles import console_tail
 from vchan_testbed.guests.experiment import Experiment
+from vchan_testbed.guests.fault_rules import Setting, injection_of
 from vchan_testbed.guests.frames import Frame, Message
 from vchan_testbed.guests.helper.keys import channel_path
 from vchan_testbed.guests.hosts.protocol import AgentLink, Host
@@ -64,6 +66,8 @@ class Attempt:
         self._seconds: dict[str, float] = {}
         self._ground: dict[str, Any] | None = None
         self._quiescence: dict[str, Any] | None = None
+        self._injection = injection_of(experiment.faults, Setting.of(experiment))
+        self._acts: list[dict[str, Any]] = []
         self._began = time.monotonic()
         self.messages: list[str] = []
         self._shown = ("", 0.0)
@@ -130,7 +134,6 @@ class Attempt:
                 )
 
     def _start_message(self, endpoint: str, side: Side, peer: Side, path: str) -> Message:
-        faults = [fault for fault in self._experiment.faults if fault.at == endpoint]
         return {
             "role": endpoint,
             "domid": side.link.domid,
@@ -139,7 +142,7 @@ class Attempt:
             "experiment": self._experiment.to_dict(),
             "seed": self._seed,
             "run_id": self._run.facts()["run_id"],
-            "faults": [fault.for_tracer() for fault in faults],
+            "faults": self._injection.plans[endpoint].to_plain(),
         }
 
     def _watch(self) -> str:
@@ -267,8 +270,7 @@ class Attempt:
             return
         side = self._sides[endpoint]
         side.take(frame)
-        if side.held:
-            self._tell_peer_of_hold(side)
+        self._take_up_faults(side)
         if side.error is not None:
             raise self._failure(
                 f"The {endpoint} reports: {side.error['message']}",
@@ -280,11 +282,49 @@ class Attempt:
                 "See the consoles in the run directory.",
             )
 
-    def _tell_peer_of_hold(self, side: Side) -> None:
-        side.held = False
+    def _take_up_faults(self, side: Side) -> None:
+        """What the faults of an end have to do with the other one, and with the domains."""
+        told, side.told = side.told, []
+        for message in told:
+            place = (side.endpoint, message["number"])
+            if message["type"] == "told":
+                self._release(*self._injection.relays[place])
+            elif place in self._injection.acts:
+                self._act(side, message["number"])
+            else:
+                self._tell_peer(side, {"type": "peer_held"})
+        if side.over and not side.farewell:
+            side.farewell = True
+            self._tell_peer(side, {"type": "peer_over"})
+
+    def _tell_peer(self, side: Side, message: Message) -> None:
         for other in self._sides.values():
             if other is not side and not other.over:
-                other.link.send({"type": "peer_held"})
+                other.link.send(message)
+
+    def _release(self, endpoint: str, number: int) -> None:
+        self._sides[endpoint].link.send({"type": "release", "number": number, "is_there": True})
+
+    def _act(self, side: Side, number: int) -> None:
+        """Do to a domain what a fault asks for: the trace is here up to the fault's record."""
+        act = self._injection.acts[side.endpoint, number]
+        records = mark_of(self._run.trace(side.endpoint), number)
+        if records is None:
+            raise self._failure(
+                f"The {side.endpoint} is held by its fault {number + 1}, and its trace has no "
+                "record of it.",
+                "This is a defect of vchan-testbed: please report it.",
+            )
+        self._acts.append(
+            {"side": side.endpoint, "fault": number, **asdict(act), "records": records}
+        )
+        self._progress.note(f"{act.do} the {act.domain}'s domain at record {records}")
+        if act.do == "panic":
+            self._sides[act.domain].link.send({"type": "panic"})
+        else:
+            self._host.act(self._sides[act.domain].link.domid, act.do)
+        if act.domain != side.endpoint or act.do not in ("destroy", "panic"):
+            self._release(side.endpoint, number)
 
     def _show(self) -> None:
         shown = [
@@ -322,6 +362,7 @@ class Attempt:
             },
             domain_type=_domain_type(self._sides["server"], self._sides["client"]),
             quiescence=self._quiescence,
+            acts=self._acts,
             outcome=outcome,
             messages=[*self._run.facts().get("messages", []), *self.messages],
             seconds=self._seconds,

@@ -6,11 +6,16 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vchan_testbed.guests.frames import Frame, Kind, Message
 from vchan_testbed.guests.hosts.protocol import AgentLink
 from vchan_testbed.rundir import RunDirectory
+from vchan_testbed.tracer import layout
+from vchan_testbed.tracer.reader import read_trace
 
 
 @dataclass
@@ -34,8 +39,10 @@ class Side:
     signal: int | None = None
     status: int | None = None
     trace_ended: bool = False
-    held: bool = False
-    """A fault has begun to hold it, and its peer does not know yet."""
+    told: list[Message] = field(default_factory=list)
+    """Faults that hold it and steps that were to be told of, which nobody has taken up yet."""
+    farewell: bool = False
+    """Its peer knows that it is over."""
     stopped: bool = False
     killed: bool = False
     gone: bool = False
@@ -133,8 +140,9 @@ class Side:
             # answer is then no older than the second, and both together show nothing.
             if message["number"] == self.looks_asked:
                 self.look = message
-        elif kind == "held":
-            self.held = True
+        elif kind in ("held", "told"):
+            self.told.append(message)
+            self.moved_at = time.monotonic()
         elif kind == "stopped":
             self.stopped = True
         elif kind == "done":
@@ -157,3 +165,10 @@ class Side:
         finally:
             os.close(descriptor)
         self.trace_bytes = max(self.trace_bytes, offset + len(data))
+
+
+def mark_of(path: Path, number: int) -> int | None:
+    """How many records a trace that still grows has up to that of fault `number`; None: not yet."""
+    records = read_trace(path).records
+    marks = np.flatnonzero((records["kind"] == layout.Kind.FAULT) & (records["old"] == number))
+    return int(marks[-1]) + 1 if len(marks) else None

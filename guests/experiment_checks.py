@@ -6,7 +6,6 @@ What must hang or lose bytes is refused, unless `expect:` names that outcome.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from vchan_testbed.guests.experiment_file import Source, Where
 from vchan_testbed.guests.experiment_model import (
@@ -15,20 +14,15 @@ from vchan_testbed.guests.experiment_model import (
     SENDING,
     WRITES,
     Experiment,
-    Fault,
     Operation,
     ring_bytes,
 )
+from vchan_testbed.guests.fault_rules import Setting, refusal, too_many
 from vchan_testbed.guests.rings import standing_still
 from vchan_testbed.guests.workload import JOIN, STREAM_BYTES_MAX
+from vchan_testbed.tracer.faults import FAULTS_MAX
 
 OF_NO_DIRECTION = ("pause", "await_hold")
-COMMON_ENTRIES = ("at", "do", "nth")
-FAULT_ENTRIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "drop_notify": ((), ("bit",)),
-    "hold": (("call", "cell", "until"), ("access", "seconds_max")),
-}
-"""For each fault the entries that it must have besides, and those that it may have."""
 
 
 def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
@@ -40,8 +34,7 @@ def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
             _check_operation(source, (endpoint, number), experiment, endpoint, operation)
         _check_total(source, experiment, endpoint)
         _check_awaited(source, experiment, endpoint)
-    for number, fault in enumerate(experiment.faults):
-        _check_fault(source, ("faults", number), fault)
+    _check_faults(source, experiment)
     _check_expectation(source, experiment)
     expect = experiment.expect
     wrong: list[tuple[Where, str, str]] = []
@@ -129,32 +122,28 @@ def _check_expectation(source: Source, experiment: Experiment) -> None:
         )
 
 
-def _check_fault(source: Source, where: Where, fault: Fault) -> None:
-    wanted, allowed = FAULT_ENTRIES[fault.do]
-    given = [name for name, value in asdict(fault).items() if value is not None]
-    for name in given:
-        if name not in (*COMMON_ENTRIES, *wanted, *allowed):
-            raise source.error(
-                (*where, name),
-                f"the fault {fault.do} has no entry {name!r}",
-                "Expected one of: " + ", ".join((*COMMON_ENTRIES, *wanted, *allowed)) + ".",
-            )
-    missing = [name for name in wanted if name not in given]
-    if missing:
+def _check_faults(source: Source, experiment: Experiment) -> None:
+    setting = Setting.of(experiment)
+    for number, fault in enumerate(experiment.faults):
+        if (wrong := refusal(fault, setting)) is not None:
+            raise source.error(("faults", number, wrong.entry), wrong.found, wrong.expected)
+    if (number_over := too_many(experiment.faults)) is not None:
         raise source.error(
-            where, f"the fault {fault.do} lacks {', '.join(missing)}", "Add what is missing."
+            ("faults", number_over),
+            f"more than {FAULTS_MAX} faults of one endpoint",
+            f"Inject {FAULTS_MAX} at each endpoint at most.",
         )
 
 
 def _check_awaited(source: Source, experiment: Experiment, endpoint: str) -> None:
-    """Each await_hold takes one hold of the peer."""
+    """Each await_hold takes one delay of the peer."""
     awaiting = [n for n, o in enumerate(experiment.operations(endpoint)) if o.do == "await_hold"]
-    holds = [f for f in experiment.faults if f.do == "hold" and f.at != endpoint]
+    holds = [f for f in experiment.faults if f.do == "delay" and f.side != endpoint]
     if len(awaiting) > len(holds):
         raise source.error(
             (endpoint, awaiting[len(holds)]),
-            f"the {endpoint} awaits more holds than its peer has: {len(holds)}",
-            "It would wait for ever: add a fault `hold` at the other end, or leave it out.",
+            f"the {endpoint} awaits more delays than its peer has: {len(holds)}",
+            "It would wait for ever: add a fault `delay` at the other side, or leave it out.",
         )
 
 
@@ -201,12 +190,11 @@ def _unacknowledged_close(experiment: Experiment) -> Iterator[tuple[Where, str, 
 
 def _close_waits_for(experiment: Experiment, endpoint: str, cell: str) -> int | None:
     """How many bytes `cell` has to count before the endpoint, held so, closes; None: it is not."""
-    live = {"server": "srv_live", "client": "cli_live"}[endpoint]
     channel = experiment.channel
     first = channel.left_first_index if cell.startswith("left") else channel.right_first_index
     for fault in experiment.faults:
-        held = (fault.at, fault.do, fault.call, fault.cell) == (endpoint, "hold", "close", live)
-        if held and fault.access != "load" and fault.until and fault.until[0] == cell:
+        held = (fault.side, fault.do, fault.at) == (endpoint, "delay", "c_close")
+        if held and fault.until and fault.until[0] == cell:
             return (fault.until[1] - first) % 2**32
     return None
 

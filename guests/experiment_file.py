@@ -204,8 +204,8 @@ def _read_operation(entry: str | dict[str, dict[str, Any]]) -> Operation:
 
 
 def _read_fault(entry: dict[str, Any]) -> Fault:
-    until = next(iter(entry["until"].items())) if "until" in entry else None
-    return Fault(**{**entry, "until": until})
+    pairs = {n: next(iter(entry[n].items())) for n in ("until", "behind") if n in entry}
+    return Fault(**{**entry, **pairs})
 
 
 def _read_sizes(sizes: Any) -> tuple[int | str, ...]:

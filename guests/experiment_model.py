@@ -70,26 +70,25 @@ class Tracing:
 
 @dataclass(frozen=True)
 class Fault:
-    """What the tracer of the endpoint `at` makes go wrong.
+    """What goes wrong at one end: the `nth` time that `side` takes the action `at` of the spec.
 
-    `do` is drop_notify, which has `bit`, or hold, which has all that follows it. `until` is a cell
-    and its value.
+    `do` is drop, delay, repeat, stale, corrupt, kill, or of a domain pause, unpause, destroy, panic.
+    `behind` is an own action and how often it has to be taken before `at` is counted. A delay has
+    `seconds`, or `until`: an action of the peer and which time, or a field of the shared page and a
+    value. `value` or `xor` are what a corrupt puts there; `domain` is the end whose domain is meant.
     """
 
+    side: str
     at: str
-    do: str
     nth: int
-    bit: str | None = None
-    call: str | None = None
-    cell: str | None = None
-    access: str | None = None
+    do: str
+    behind: tuple[str, int] | None = None
+    seconds: float | None = None
     until: tuple[str, int] | None = None
     seconds_max: float | None = None
-
-    def for_tracer(self) -> dict[str, Any]:
-        """Plain data, as `vchan_testbed.tracer.faults` takes it."""
-        every = asdict(self)
-        return {name: every[name] for name in every if name != "at" and every[name] is not None}
+    value: int | None = None
+    xor: int | None = None
+    domain: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,8 @@ def _operation(data: dict[str, Any]) -> Operation:
 
 
 def _fault(data: dict[str, Any]) -> Fault:
-    return Fault(**{**data, "until": tuple(data["until"]) if data["until"] else None})
+    pairs = {name: tuple(data[name]) if data[name] else None for name in ("until", "behind")}
+    return Fault(**{**data, **pairs})
 
 
 def ring_bytes(channel: ChannelConfig, endpoint: str, *, writes: bool) -> int:

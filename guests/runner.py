@@ -5,11 +5,12 @@ Whatever fails, what was collected stays in the run directory.
 
 from __future__ import annotations
 
-from vchan_testbed.errors import TestbedError
+from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.guests.accounts import settle
 from vchan_testbed.guests.attempt import Attempt, GuestLost
 from vchan_testbed.guests.consoles import console_tail, keep_consoles
 from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
+from vchan_testbed.guests.fault_steps import ON_DOMAINS
 from vchan_testbed.guests.hosts.protocol import Host
 from vchan_testbed.progress import Progress
 from vchan_testbed.rundir import RunDirectory
@@ -23,12 +24,23 @@ def run_experiment(
     """Run `experiment` on an open host; all that comes of it goes into `run`.
 
     A pair that the emulator loses is made anew, at most three times. Raises TestbedError, after
-    what was collected is written.
+    what was collected is written; InputError for a fault that this host cannot bring about.
     """
+    _refuse_without_domains(host, experiment)
     try:
         _attempts(host, experiment, run, seed, progress)
     finally:
         settle(host, run, progress)
+
+
+def _refuse_without_domains(host: Host, experiment: Experiment) -> None:
+    asked = [fault.do for fault in experiment.faults if fault.do in ON_DOMAINS]
+    if asked and host.kind == "loopback":
+        raise InputError(
+            f"The experiment {experiment.name} has the fault {asked[0]}, which is done to a domain, "
+            "and the loopback host has none.",
+            next_step="Run it on Xen: --host qemu, local or ssh://USER@NAME.",
+        )
 
 
 def _attempts(

@@ -75,6 +75,11 @@ class Remote:
         """Is it running?"""
         return self._process.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """Its exit status, or minus the signal that ended it; None while it runs."""
+        return self._process.poll()
+
     def __call__(self, call: str, *arguments: Any) -> Any:
         """Make the call there and wait for its result. Raises RemoteError for what it raised."""
         self.start(call, *arguments)

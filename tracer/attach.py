@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer import layout
 from vchan_testbed.tracer._core import ffi, lib
-from vchan_testbed.tracer.faults import FAULTS_MAX, rules_of
+from vchan_testbed.tracer.faults import RULES_MAX, FaultPlan
 
 BLOCKS_MAX = 1 << 20
 CHANNELS_LOOKED_AT_MAX = 256
@@ -36,8 +36,8 @@ CALIBRATION_NS = 10_000_000
 TOLD_MAY_BE_OFF = 0.02
 _Kinds = TypeVar("_Kinds", bound=IntEnum)
 FAULT_STATES = ("not yet", "held", "done", "in vain")
-"""What became of a fault: it hit nothing so far; it holds an access now; it has had its effect; it
-held an access for as long as it may, and what it waited for did not come."""
+"""What became of a fault: its step has not come so far; it holds it now; it has had its effect; what
+it waited for did not come in time, or a load that it was to make stale had no earlier value."""
 
 
 class Tracer:
@@ -47,8 +47,8 @@ class Tracer:
             with Server(...) as server: ...
 
     `path` must not exist. `bytes_max` is the most that the file may grow to; what does not fit is
-    counted as dropped. `versions` may have "xen", "kernel" and "program". `faults` are dicts as
-    `vchan_testbed.tracer.faults` explains them.
+    counted as dropped. `versions` may have "xen", "kernel" and "program". `faults` is a plan that
+    `vchan_testbed.guests.fault_rules` has made, as plain data; None is none.
 
     `level` is "exact" (each access to the shared page) or "calls" (the library's calls and the
     event channel's alone: the page is left where it is, and nothing is added to an access).
@@ -74,7 +74,7 @@ class Tracer:
         run_id: bytes = bytes(16),
         bytes_max: int = 1 << 30,
         versions: Mapping[str, str | None] | None = None,
-        faults: Sequence[Mapping[str, Any]] = (),
+        faults: Mapping[str, Any] | None = None,
         level: str = "exact",
         variant: str = "translation",
         order: str | None = None,
@@ -92,7 +92,7 @@ class Tracer:
         self._blocks_max = _blocks(bytes_max)
         self._versions = dict(versions or {})
         self._level = _named(layout.Level, level, "level")
-        self._rules = _rules_at(self._level, faults)
+        self._plan = FaultPlan.from_plain(faults) if faults else FaultPlan()
         self._variant = _named(layout.Variant, variant, "variant")
         self._order = _order_of(self._variant, order)
         self._recording: _Recording | None = None
@@ -108,9 +108,10 @@ class Tracer:
         clock = _Clock.calibrated()
         recording = _Recording(*self._create_file(), os.getpid(), clock)
         header = self._header(_text(name), clock, is_translated)
-        rules = ffi.new("struct vt_rule[]", self._rules)
+        rules = ffi.new("struct vt_rule[]", self._plan.rules)
+        lib.vt_know_steps(ffi.new("struct vt_step_row[]", self._plan.rows), len(self._plan.rows))
         files = (recording.fd, header, self._blocks_max, recording.doorbell_fd, recording.held_fd)
-        if lib.vt_start(*files, rules, len(self._rules)):
+        if lib.vt_start(*files, rules, len(self._plan.rules)):
             recording.close()
             self._path.unlink()
             raise _cannot_be_traced()
@@ -139,11 +140,25 @@ class Tracer:
 
     @property
     def held_fd(self) -> int:
-        """An eventfd to be waited for: it is rung when a fault begins to hold an access.
+        """An eventfd to be waited for: it is rung when a fault begins to hold a step, and when a
+        step has been taken of which there is only to be told.
 
         It is closed when the trace ends.
         """
         return self._running().held_fd
+
+    def release(self, number: int, *, is_there: bool) -> None:
+        """Let a fault's step go on, now or as soon as it comes.
+
+        What it waits for has come, or (`is_there` False) will not.
+        """
+        self._running()
+        lib.vt_release(number, is_there)
+
+    def peer_is_over(self) -> None:
+        """The peer does nothing any more: no fault waits for it from now on."""
+        self._running()
+        lib.vt_peer_is_over()
 
     def payload(self, position: int, count: int, ok: bool) -> None:
         """Write down what a payload that was read says of itself.
@@ -162,9 +177,11 @@ class Tracer:
         opened first; `channels` has them for each open channel; `records` is how many were
         written; `calls` has the API call of each thread that is in one, and whether a fault holds
         the thread (it sleeps, but not as the library would); `faults` has for each fault what
-        became of it, one of FAULT_STATES.
+        became of it, one of FAULT_STATES; `told` for each step that there is to be told of whether
+        it has been taken.
         """
         self._running()
+        states = _faults()
         channels = _channels()
         first = channels[0] if channels else {"page": None, "event_fd": None}
         return {
@@ -173,7 +190,8 @@ class Tracer:
             "records": lib.vt_look_records(),
             "channels": channels,
             "calls": _calls(),
-            "faults": _faults(),
+            "faults": states[: self._plan.faults],
+            "told": [state == FAULT_STATES[2] for state in states[self._plan.faults :]],
         }
 
     def _running(self) -> _Recording:
@@ -256,19 +274,6 @@ def _cannot_be_traced() -> TestbedError:
         f"The process cannot be traced: {_text(lib.vt_problem())}.",
         next_step="`vchan-testbed doctor` says what this machine has.",
     )
-
-
-def _rules_at(level: layout.Level, faults: Sequence[Mapping[str, Any]]) -> list[tuple[int, ...]]:
-    """The core's rules. Raises InputError for a fault that hangs on an access: none is caught."""
-    rules = rules_of(faults)
-    for fault, rule in zip(faults, rules, strict=True):
-        by_access = rule[0] != layout.FaultKind.DROP_NOTIFY or fault.get("bit")
-        if level is layout.Level.CALLS and by_access:
-            raise InputError(
-                f"The fault {dict(fault)} hangs on an access, and none is caught at this level.",
-                next_step="Trace at the level exact.",
-            )
-    return rules
 
 
 def _order_of(variant: layout.Variant, name: str | None) -> layout.Order:
@@ -374,8 +379,8 @@ def _calls() -> list[dict[str, Any]]:
 
 
 def _faults() -> list[str]:
-    looks = ffi.new("struct vt_fault_look[]", FAULTS_MAX)
-    return [FAULT_STATES[looks[i].state] for i in range(lib.vt_look_faults(looks, FAULTS_MAX))]
+    looks = ffi.new("struct vt_fault_look[]", RULES_MAX)
+    return [FAULT_STATES[looks[i].state] for i in range(lib.vt_look_faults(looks, RULES_MAX))]
 
 
 def _blocks(bytes_max: int) -> int:

@@ -21,8 +21,10 @@ from vchan_testbed.tracer.checks_parts import (
 )
 from vchan_testbed.tracer.format import Records, Role
 from vchan_testbed.tracer.layout import (
+    CHANGING_FAULTS,
     COPY_IN,
     COPY_OUT,
+    HOLDING_FAULTS,
     NO_OFFSET,
     Call,
     Cell,
@@ -37,6 +39,8 @@ WRITE_CELL: dict[Role, Cell] = {"server": Cell.RIGHT_PROD, "client": Cell.LEFT_P
 TESTED_CELL: dict[Role, Cell] = {"server": Cell.SRV_NOTIFY, "client": Cell.CLI_NOTIFY}
 LIVE_CELL: dict[Role, Cell] = {"server": Cell.SRV_LIVE, "client": Cell.CLI_LIVE}
 NOTIFY_BITS = 3
+CHANGED = Flag.FAULT_INJECTED
+HELD = Flag.HELD | Flag.HELD_IN_VAIN
 RECEIVING = (Call.READ, Call.RECV)
 SENDING = (Call.WRITE, Call.SEND)
 MAY_NOTIFY_UNASKED = (Call.NONE, Call.SERVER_INIT, Call.CLIENT_INIT, Call.CLOSE)
@@ -358,39 +362,53 @@ def _closes(lane: _Lane) -> Iterator[Problem]:
 
 
 def _faults(lane: _Lane) -> Iterator[Problem]:
-    """What a fault hit stands right behind it, and nothing is hit without a fault."""
+    """What a fault hit stands behind it, and nothing is hit without a fault.
+
+    Several faults may be at one step: each of them stands before it. Behind one that kills nothing
+    stands.
+    """
     records = lane.records
     if not len(records):
         return
     faults = records["kind"] == Kind.FAULT
-    known = faults & np.isin(records["new"], tuple(FaultKind))
-    yield from lane.problems(np.flatnonzero(faults & ~known), "log", "A fault of no known kind.")
-    for kind, hit, more, text in (
-        (FaultKind.DROP_NOTIFY, *_dropped(records), "The effect of a record was dropped"),
-        (FaultKind.HOLD, *_held(records), "An access was held"),
+    unknown = faults & ~np.isin(records["new"], tuple(FaultKind))
+    yield from lane.problems(np.flatnonzero(unknown), "log", "A fault of no known kind.")
+    follower = _behind_faults(lane, faults)
+    killed = faults & (records["new"] == FaultKind.KILL) & (follower < len(records))
+    text = "A thread goes on behind the fault that killed its process."
+    yield from lane.problems(np.flatnonzero(killed), "log", text)
+    for kinds, hit, more, text in (
+        (CHANGING_FAULTS, *_hit(records, CHANGED), "The effect of a record was changed"),
+        (HOLDING_FAULTS, *_hit(records, HELD), "A step was held"),
     ):
-        mine = faults & (records["new"] == kind)
-        behind = np.zeros(len(records), dtype=np.bool_)
-        behind[1:] = mine[:-1] & ~lane.starts[1:]
-        last = np.append(lane.starts[1:], True)
-        alone = np.flatnonzero(mine & ~last & ~np.append(hit[1:], False))
+        mine = np.flatnonzero(faults & np.isin(records["new"], kinds))
+        followed = mine[follower[mine] < len(records)]
+        alone = followed[~hit[follower[followed]]]
         yield from lane.problems(alone, "log", "A fault that hit nothing.")
-        unsaid = np.flatnonzero(hit & ~more & ~behind)
+        said = np.zeros(len(records), dtype=np.bool_)
+        said[follower[followed]] = True
+        unsaid = np.flatnonzero(hit & ~more & ~said)
         yield from lane.problems(unsaid, "log", f"{text}, and no fault says so.")
 
 
-def _dropped(records: Records) -> tuple[Mask, Mask]:
-    """Records that a drop_notify hit; none goes on over several."""
-    hit: Mask = (records["kind"] == Kind.NOTIFY) & ((records["flags"] & Flag.FAULT_INJECTED) != 0)
-    return hit, np.zeros(len(records), dtype=np.bool_)
+def _behind_faults(lane: _Lane, faults: Mask) -> Indices:
+    """For each record the next one of its thread that is no fault; for none as many as there are."""
+    count = len(faults)
+    others = np.append(np.flatnonzero(~faults), count)
+    at = np.arange(count)
+    found = others[np.searchsorted(others, at, side="right")]
+    thread = np.cumsum(lane.starts)
+    same = thread[np.minimum(found, count - 1)] == thread
+    follower: Indices = np.where((found < count) & same, found, count)
+    return follower
 
 
-def _held(records: Records) -> tuple[Mask, Mask]:
-    """Records that a hold hit, and those of them that are more of the access before.
+def _hit(records: Records, flags: Flag) -> tuple[Mask, Mask]:
+    """Records that a fault hit, and those of them that are more of the access before.
 
-    An access over several cells is a record for each of them, all of one time.
+    An access of which an update was lost is two records: its load, and then the rest.
     """
-    hit: Mask = (records["flags"] & (Flag.HELD | Flag.HELD_IN_VAIN)) != 0
+    hit: Mask = (records["flags"] & flags) != 0
     more = np.zeros(len(records), dtype=np.bool_)
     fields = ("thread", "t0", "site")
     same = np.logical_and.reduce([records[name][1:] == records[name][:-1] for name in fields])

@@ -1,109 +1,75 @@
-"""The faults that a tracer can inject: plain data in, rules of the core out.
+"""What a tracer is to inject, as plain numbers: the core's rules, and the table of steps for them.
 
-    {"do": "drop_notify", "nth": 2, "bit": "write"}
-    {"do": "hold", "nth": 2, "call": "read", "cell": "cli_live", "access": "load",
-     "until": ["cli_live", 0], "seconds_max": 30}
-
-The first does not send the second event that tells the peer of data ("read": of space, without
-`bit`: of anything), as if it had been sent.
-
-The second lets the second call of libxenvchan_read run up to its first access to `cli_live` that is
-a load ("store": that changes it, without `access`: any), and on from there only when `cli_live`
-holds 0 or when 30 seconds have passed. An index counts as come from the value on that is given.
+Made from the spec's tables where the experiment is read (`guests/fault_rules.py`), and carried to
+the agent as JSON: a guest has neither the tables nor what reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vchan_testbed.errors import InputError
-from vchan_testbed.tracer.layout import CELL_WIDTH, Call, Cell, FaultKind
 
 FAULTS_MAX = 16
-BITS = {"write": 1, "read": 2, None: 0}
-"""The notify bit whose test-and-clear leads to an event: write is a data event, read a space one.
-"""
-ACCESSES = {None: 0, "load": 1, "store": 2}
-CELLS = {
-    cell.name.lower(): cell for cell in Cell if cell not in (Cell.LEFT_ORDER, Cell.RIGHT_ORDER)
-}
-"""Cells at which a hold can be."""
-_NO_ACCESS = (Call.NONE, Call.WAIT, Call.FD_FOR_SELECT)
-CALLS = {call.name.lower(): call for call in Call if call not in _NO_ACCESS}
-"""Calls that touch the shared page."""
-HOLD_SECONDS_MAX = 30.0
-"""How long a hold lasts at most if the fault does not say."""
-SECONDS_LIMIT = 86400.0
+"""Faults of one endpoint. As many more rules may wait for what the peer waits for."""
+RULES_MAX = 64
+ACTIONS_MAX = 64
+ROWS_MAX = 1024
+NO_CELL = 255
+WAITS_FOR_TIME, WAITS_FOR_RELEASE, WAITS_FOR_CELL = range(3)
 
-Rule = tuple[int, ...]
+StepRow = tuple[int, int, int, int, int, int, list[int], list[int], list[int]]
+"""`struct vt_step_row` (core/tracer.h)."""
+Rule = tuple[int, int, int, int, int, int, int, int, int, int]
 """`struct vt_rule` (core/tracer.h)."""
 
 
-def rules_of(faults: Sequence[Mapping[str, Any]]) -> list[Rule]:
-    """The core's rules. Raises InputError for what is none, and for too many."""
-    if len(faults) > FAULTS_MAX:
-        raise InputError(
-            f"{len(faults)} faults are too many for one endpoint.",
-            next_step=f"Inject {FAULTS_MAX} at most.",
-        )
-    return [_rule(fault) for fault in faults]
+@dataclass(frozen=True)
+class FaultPlan:
+    """The faults of one endpoint."""
+
+    rows: tuple[StepRow, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    """First the faults in their order, then what the tracer has only to tell of."""
+    faults: int = 0
+    """How many of the rules are faults."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"rows": self.rows, "rules": self.rules, "faults": self.faults}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> FaultPlan:
+        """The inverse of `to_plain`. Raises InputError for what is none."""
+        try:
+            plan = cls(
+                tuple(_row(row) for row in data["rows"]),
+                tuple(_rule(rule) for rule in data["rules"]),
+                int(data["faults"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _refusal(f"it is none ({error!r})") from error
+        if len(plan.rows) > ROWS_MAX or len(plan.rules) > RULES_MAX:
+            raise _refusal(f"it has {len(plan.rows)} rows and {len(plan.rules)} rules")
+        if not 0 <= plan.faults <= min(len(plan.rules), FAULTS_MAX):
+            raise _refusal(f"{plan.faults} of its {len(plan.rules)} rules are faults")
+        return plan
 
 
-def _rule(fault: Mapping[str, Any]) -> Rule:
-    nth, do = fault.get("nth"), fault.get("do")
-    if not _is_whole(nth, 1):
-        raise _refusal(fault, "`nth` is 1 or more: which one, counted from 1.")
-    if do == "drop_notify":
-        return _drop(fault)
-    if do == "hold":
-        return _hold(fault)
-    raise _refusal(fault, "`do` is drop_notify or hold.")
+def _row(data: Any) -> StepRow:
+    after, calls, kind, offset, action, decides, lasts, dues, places = data
+    return (after, calls, kind, offset, action, decides, [*lasts], [*dues], [*places])
 
 
-def _drop(fault: Mapping[str, Any]) -> Rule:
-    bit = fault.get("bit")
-    if bit not in BITS:
-        raise _refusal(fault, "`bit` is write or read, or is left out.")
-    return (FaultKind.DROP_NOTIFY, fault["nth"], 0, 0, BITS[bit], 0, 0, 0, 0)
+def _rule(data: Any) -> Rule:
+    limit, kind, nth, behind_nth, value, action, behind, is_mask, waits, until = data
+    return (limit, kind, nth, behind_nth, value, action, behind, is_mask, waits, until)
 
 
-def _hold(fault: Mapping[str, Any]) -> Rule:
-    call, cell, access = (fault.get(name) for name in ("call", "cell", "access"))
-    seconds = fault.get("seconds_max", HOLD_SECONDS_MAX)
-    if call not in CALLS:
-        raise _refusal(fault, "`call` is one of " + ", ".join(CALLS) + ".")
-    if cell not in CELLS:
-        raise _refusal(fault, "`cell` is one of " + ", ".join(CELLS) + ".")
-    if access not in ACCESSES:
-        raise _refusal(fault, "`access` is load or store, or is left out.")
-    if not 0 < seconds <= SECONDS_LIMIT:
-        raise _refusal(fault, f"`seconds_max` is above 0 and at most {SECONDS_LIMIT:g}.")
-    until_cell, until_value = _until(fault)
-    return (
-        FaultKind.HOLD,
-        fault["nth"],
-        round(seconds * 1e9),
-        until_value,
-        0,
-        CALLS[call],
-        CELLS[cell],
-        ACCESSES[access],
-        until_cell,
+def _refusal(why: str) -> InputError:
+    return InputError(
+        f"The tracer cannot inject this plan of faults: {why}.",
+        next_step="Make it with vchan_testbed.guests.fault_rules, of the same version.",
     )
-
-
-def _until(fault: Mapping[str, Any]) -> tuple[Cell, int]:
-    match fault.get("until"):
-        case [str(name), int(value)] if name in CELLS:
-            if _is_whole(value, 0, 256 ** CELL_WIDTH[CELLS[name]] - 1):
-                return CELLS[name], value
-    raise _refusal(fault, "`until` is a cell, as of `cell`, and a value that it can hold.")
-
-
-def _is_whole(value: Any, least: int, most: int = 0xFFFFFFFF) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _refusal(fault: Mapping[str, Any], expected: str) -> InputError:
-    return InputError(f"The tracer cannot inject the fault {dict(fault)}.", next_step=expected)

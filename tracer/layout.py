@@ -58,9 +58,13 @@ What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
     MAP_RING           the same
     ATTACH             old = left order + 65536 * right order, new = port, operand = role
     DETACH             -
-    FAULT              old = number of the fault in the list, new = kind (`FaultKind`). The record
-                       that it hit follows: of a drop_notify a NOTIFY with FAULT_INJECTED, of a
-                       hold the access, later, with HELD or HELD_IN_VAIN
+    FAULT              old = number of the fault in the list, new = kind (`FaultKind`), offset =
+                       the cell that it is at, width = its bytes; 65535 and 0 if it is at none. The
+                       record that it hit follows, perhaps behind further faults: of DROP, REPEAT,
+                       STALE and CORRUPT with FAULT_INJECTED, of those that hold it, later, with
+                       HELD or HELD_IN_VAIN; behind a KILL none. That record has what the library
+                       saw, or meant to store. operand = what the page held of a load that is
+                       changed, or what it holds behind a store that is
     PAYLOAD            old = stream position as decoded from the data, new = bytes, operand =
                        0 if the data is right, 1 if not
     COPY               old = digest of the bytes that the application hands in or gets
@@ -226,12 +230,37 @@ class Call(IntEnum):
 
 
 class FaultKind(IntEnum):
-    """What a fault does."""
+    """What a fault does to the step that it is at."""
 
-    DROP_NOTIFY = 1
-    """An event is not sent, as if it had been."""
-    HOLD = 2
-    """An access of a call is not made before the peer has come to some place."""
+    DROP = 1
+    """An event is not sent, or a store not made, as if it had been."""
+    DELAY = 2
+    """It waits: for a time, or until the peer has come to some place."""
+    REPEAT = 3
+    """An event is sent, or a store made, twice."""
+    STALE = 4
+    """A load returns what the cell held before its last change."""
+    CORRUPT = 5
+    """A load or a store carries another value."""
+    KILL = 6
+    """The process dies by SIGKILL before it."""
+    PAUSE = 7
+    """It waits until a domain has been paused; so do the three that follow."""
+    UNPAUSE = 8
+    DESTROY = 9
+    PANIC = 10
+
+
+CHANGING_FAULTS = (FaultKind.DROP, FaultKind.REPEAT, FaultKind.STALE, FaultKind.CORRUPT)
+"""Faults of which the record that they hit has FAULT_INJECTED."""
+HOLDING_FAULTS = (
+    FaultKind.DELAY,
+    FaultKind.PAUSE,
+    FaultKind.UNPAUSE,
+    FaultKind.DESTROY,
+    FaultKind.PANIC,
+)
+"""Faults of which the record that they hit has HELD or HELD_IN_VAIN, if it comes at all."""
 
 
 class Flag(IntFlag):
@@ -246,9 +275,9 @@ class Flag(IntFlag):
     LOST_UPDATE = 8
     """Somebody stored between the load and the store of a plain read-modify-write."""
     HELD = 16
-    """The test bed held this access until what it waited for had come."""
+    """The test bed held this step until what it waited for had come."""
     HELD_IN_VAIN = 32
-    """The test bed held this access, and what it waited for did not come in time."""
+    """The test bed held this step, and what it waited for did not come in time."""
     OLD_UNKNOWN = 64
     """A plain store of which `old` was not looked at: that would have taken an exchange."""
 

@@ -130,10 +130,8 @@ def details(verdict: Verdict) -> list[str]:
     if others := [text for one in verdict.directions for text in one.alternatives]:
         lines.append(f"As few deviations would do: {' or '.join(dict.fromkeys(others))}.")
     if verdict.faults_injected:
-        events = (
-            "one event" if verdict.faults_injected == 1 else f"{verdict.faults_injected} events"
-        )
-        lines.append(f"Faults: the test bed dropped {events}, as the experiment asked.")
+        steps = "one step" if verdict.faults_injected == 1 else f"{verdict.faults_injected} steps"
+        lines.append(f"Faults: the test bed changed {steps}, as the experiment asked.")
     if verdict.progress == "VIOLATION":
         lines += _due(verdict)
     elif (
@@ -200,7 +198,7 @@ def next_step(verdict: Verdict) -> str:
     if verdict.progress == "VIOLATION":
         fault = verdict.fault_of or "owner of that action"
         if verdict.faults_injected:
-            return "say so under `expect:` in the experiment, which has an event dropped"
+            return "say so under `expect:` in the experiment, which injects a fault"
         return f"look at the {fault}: the report shows both looks at the run that stood still"
     if verdict.progress == "STALLED":
         return "see in the report what each end waits for; the spec allows both to wait"

@@ -58,9 +58,20 @@ SHOWN = {
 }
 """What the value of a step is."""
 
-FAULTS = {int(FaultKind.DROP_NOTIFY): "drops", int(FaultKind.HOLD): "holds"}
+FAULTS = {
+    FaultKind.DROP: "drops what follows",
+    FaultKind.DELAY: "holds what follows",
+    FaultKind.REPEAT: "does what follows twice",
+    FaultKind.STALE: "lets what follows read an earlier value",
+    FaultKind.CORRUPT: "puts another value into what follows",
+    FaultKind.KILL: "kills the process",
+    FaultKind.PAUSE: "holds what follows and pauses a domain",
+    FaultKind.UNPAUSE: "holds what follows and unpauses a domain",
+    FaultKind.DESTROY: "holds what follows and destroys a domain",
+    FaultKind.PANIC: "holds what follows and lets a domain's kernel panic",
+}
 REMARKS = {
-    Flag.FAULT_INJECTED: "dropped by the test bed",
+    Flag.FAULT_INJECTED: "changed by the test bed",
     Flag.HELD: "held by the test bed",
     Flag.HELD_IN_VAIN: "held by the test bed in vain",
 }
@@ -205,7 +216,8 @@ def describe(one: Records) -> str:
     elif kind == Kind.COPY:
         what = f"{what} of {new} bytes at {int(record['operand'])}"
     elif kind == Kind.FAULT:
-        what = f"the test bed {FAULTS.get(new, 'interferes')} what follows"
+        known = new in tuple(FaultKind)
+        what = f"the test bed {FAULTS[FaultKind(new)] if known else 'interferes'}"
     flags = int(record["flags"])
     what += "".join(f" ({remark})" for flag, remark in REMARKS.items() if flags & flag)
     name = Call(call).name.lower() if call in tuple(Call) else str(call)

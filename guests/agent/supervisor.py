@@ -32,6 +32,9 @@ from vchan_testbed.guests.ground import selftest
 
 PUMP_SECONDS = 0.1
 READ_BYTES = 1 << 16
+FOR_THE_WORKER = ("peer_held", "release", "peer_over")
+"""Messages that the worker gets as they are."""
+SYSRQ_TRIGGER = Path("/proc/sysrq-trigger")
 TRACE_BYTES_MAX = int(os.environ.get("VCHAN_TRACE_BYTES_MAX", str(1 << 30)))
 
 
@@ -53,7 +56,7 @@ class Supervisor:
         self._done = False
         self._look_due = False
         self._look_number: int | None = None
-        self._peer_holds = 0
+        self._for_worker: list[Message] = []
 
     def serve(self) -> int:
         """Until the host says finish or hangs up. Returns the process's exit status."""
@@ -120,7 +123,8 @@ class Supervisor:
             "look": lambda message: self._look(message.get("number")),
             "stop": lambda _: self._stop(),
             "kill": lambda _: self._kill(),
-            "peer_held": lambda _: self._peer_held(),
+            **dict.fromkeys(FOR_THE_WORKER, self._hand_on),
+            "panic": lambda _: panic(),
         }
         if message["type"] == "finish":
             self._send({"type": "bye", "selftest": selftest()})
@@ -147,14 +151,15 @@ class Supervisor:
                 "versions": inspect.versions(),
             }
         )
-        for _ in range(self._peer_holds):
-            self._tell_worker({"type": "peer_held"})
+        for early in self._for_worker:
+            self._tell_worker(early)
 
-    def _peer_held(self) -> None:
-        """The other end is held: it may be so before this one has started."""
-        self._peer_holds += 1
+    def _hand_on(self, message: Message) -> None:
+        """What the worker is to know of its peer: it may be so before it has started."""
         if self._worker is not None:
-            self._tell_worker({"type": "peer_held"})
+            self._tell_worker(message)
+        elif not self._done:
+            self._for_worker.append(message)
 
     def _look(self, number: int | None) -> None:
         """Half of the evidence is the kernel's; the worker adds its page and event descriptor.
@@ -193,6 +198,9 @@ class Supervisor:
     def _pass_on(self, message: Message) -> None:
         if message["type"] == "doorbell":
             return
+        if message["type"] == "held":
+            # Whoever hears of it has the trace up to the fault's record: the domain may die next.
+            self._trace.pump()
         if message["type"] == "look":
             self._look_due = False
             threads = self._thread_states(message.pop("calls"), message.pop("held"))
@@ -257,6 +265,17 @@ class Supervisor:
         view = memoryview(data)
         while view:
             view = view[os.write(self._out, view) :]
+
+
+def panic() -> None:
+    """Let this domain's kernel crash, at once."""
+    try:
+        SYSRQ_TRIGGER.write_text("c")
+    except OSError as error:
+        raise TestbedError(
+            f"This domain's kernel cannot be made to crash: {error}.",
+            next_step="Run the agent as root, with a kernel that has CONFIG_MAGIC_SYSRQ.",
+        ) from error
 
 
 def _memory_folder() -> str | None:

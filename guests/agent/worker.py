@@ -1,12 +1,14 @@
 """The worker: opens the channel under the tracer and performs one endpoint's operations.
 
 It speaks with its supervisor over a socket: one JSON object a line each way. The first line is the
-start message; later ones ask for a look, or tell that the peer is held. When the socket ends, so
+start message; later ones ask for a look, or tell of the peer: that it is held, that it has done what
+a fault waits for, that it is over. When the socket ends, so
 does the worker.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,13 +24,15 @@ from vchan_testbed.bindings.channel import Client, Server
 from vchan_testbed.bindings.errors import NoSuchPath, PeerGone
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.agent.endpoint import Activity, Endpoint, Plan
-from vchan_testbed.tracer.attach import Tracer
-from vchan_testbed.tracer.layout import Cell
+from vchan_testbed.tracer.attach import FAULT_STATES, Tracer
+from vchan_testbed.tracer.layout import HOLDING_FAULTS, Cell
 
 Message = dict[str, Any]
 
 CONNECT_RETRY_SECONDS = 0.05
 AWAIT_SECONDS = 0.5
+KIND_OF_RULE = 1
+"""Where a rule of the tracer's core has its kind."""
 
 
 class Supervisor:
@@ -98,13 +102,13 @@ def run(supervisor: Supervisor, start: Message) -> None:
         run_id=bytes.fromhex(start["run_id"]),
         bytes_max=start["trace_bytes_max"],
         versions=start["versions"],
-        faults=tuple(start["faults"]),
+        faults=start["faults"],
         **experiment["tracing"],
     ) as tracer:
         supervisor.hand_over(tracer.doorbell_fd)
         activity, peer_holds = Activity(), threading.Semaphore(0)
         beside(answer, supervisor, tracer, activity, peer_holds)
-        beside(tell_of_holds, supervisor, tracer.held_fd)
+        beside(tell_of_faults, supervisor, tracer, start["faults"]["rules"])
         with activity.doing(f"{role}_init"):
             channel = open_channel(start, plan)
         supervisor.send({"type": "connected" if role == "client" else "listening"})
@@ -158,11 +162,26 @@ def beside(do: Callable[..., None], *arguments: object) -> None:
     threading.Thread(target=do, args=arguments, daemon=True, name=do.__name__).start()
 
 
-def tell_of_holds(supervisor: Supervisor, held_fd: int) -> None:
-    """One message for each time that a fault begins to hold this end."""
-    while True:
-        for _ in range(os.eventfd_read(held_fd)):
-            supervisor.send({"type": "held"})
+def tell_of_faults(supervisor: Supervisor, tracer: Tracer, rules: list[list[int]]) -> None:
+    """One message for each fault that begins to hold this end, and for each step to be told of."""
+    held_fd, said = tracer.held_fd, set[tuple[str, int]]()
+    holding = {number for number, rule in enumerate(rules) if rule[KIND_OF_RULE] in HOLDING_FAULTS}
+    while os.eventfd_read(held_fd):
+        look = looked_at(tracer)
+        now = {("held", n) for n, state in enumerate(look["faults"]) if state != FAULT_STATES[0]}
+        now = {each for each in now if each[1] in holding}
+        now |= {("told", n) for n, done in enumerate(look["told"]) if done}
+        for what, number in sorted(now - said):
+            supervisor.send({"type": what, "number": number})
+        said |= now
+
+
+def looked_at(tracer: Tracer) -> Message:
+    """What the tracer sees; nothing once the trace has ended."""
+    try:
+        return tracer.look()
+    except TestbedError:
+        return {"faults": [], "told": []}
 
 
 def answer(
@@ -174,7 +193,19 @@ def answer(
             supervisor.send({**message, **seen(tracer.look()), "calls": activity.now()})
         elif message["type"] == "peer_held":
             peer_holds.release()
+        else:
+            # What comes when the trace has ended is late, and nothing waits for it.
+            with contextlib.suppress(TestbedError):
+                let_go(tracer, message)
     os._exit(4)
+
+
+def let_go(tracer: Tracer, message: Message) -> None:
+    """Tell the tracer what its faults wait for."""
+    if message["type"] == "release":
+        tracer.release(message["number"], is_there=message["is_there"])
+    elif message["type"] == "peer_over":
+        tracer.peer_is_over()
 
 
 def await_hold(tracer: Tracer, peer_holds: threading.Semaphore, role: str) -> None:

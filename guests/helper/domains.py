@@ -23,6 +23,8 @@ from vchan_testbed.guests.helper.network import Network, link_local
 NAME_PREFIX = "vtb-"
 CREATE_SECONDS_MAX = 300.0
 GONE_SECONDS_MAX = 60.0
+ACTS = ("pause", "unpause", "destroy")
+"""What may be done to a domain on behalf of an experiment: names of xl's commands."""
 DEAD_STATES = ("gone", "crashed", "shut down", "dying")
 LAST_WORDS_KEPT = 8
 EXTRA = "console=hvc0"
@@ -137,6 +139,18 @@ class Domains:
             await self._wait_until_gone({domain.name for domain in chosen})
             await self._close_if_empty()
             return [domain.name for domain in chosen]
+
+    async def act(self, domid: int, do: str) -> None:
+        """Pause, unpause or destroy one of them past this book: its end is news like any other.
+
+        Raises TestbedError.
+        """
+        domain = self.by_domid(domid)
+        if do not in ACTS:
+            raise TestbedError(
+                f"The helper does not {do} a domain.", next_step=f"Ask for one of: {', '.join(ACTS)}."
+            )
+        await xl.run("xl", do, str(domain.domid))
 
     async def refresh(self) -> None:
         """Look at all of them now; who has died is told of."""

@@ -63,6 +63,7 @@ class Helper:
             "create": self._create,
             "agent": self._agent,
             "destroy": self._destroy,
+            "act": self._act,
             "states": self._states,
             "counts": self._counts,
             "consoles": self._consoles,
@@ -238,6 +239,10 @@ class Helper:
 
     async def _destroy(self, message: Message) -> Message:
         return {"type": "destroyed", "names": await self._domains.destroy(message.get("name"))}
+
+    async def _act(self, message: Message) -> Message:
+        await self._domains.act(int(message["domid"]), message["do"])
+        return {"type": "acted"}
 
     async def _states(self, message: Message) -> Message:
         await self._domains.refresh()

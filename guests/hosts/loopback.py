@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vchan_testbed.errors import TestbedError
+from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
 from vchan_testbed.guests.frames import (
     Frame,
@@ -167,6 +167,13 @@ class LoopbackHost:
                 domid, world.environment(domid), self._console(endpoint)
             )
         return dict(self._links)
+
+    def act(self, domid: int, do: str) -> None:
+        """Raises InputError: there are no domains."""
+        raise InputError(
+            f"There is no domain {domid} on the loopback host to {do}.",
+            next_step="Run the experiment on Xen: --host qemu, local or ssh://USER@NAME.",
+        )
 
     def lost_guests(self) -> list[str]:
         """There is no emulator that could lose one."""

@@ -57,6 +57,12 @@ class Host(Protocol):
         Asked again, it makes the pair anew. Raises TestbedError.
         """
 
+    def act(self, domid: int, do: str) -> None:
+        """Pause, unpause or destroy (`do`) the domain of an endpoint, as anybody may.
+
+        Raises TestbedError, and InputError where there are no domains.
+        """
+
     def lost_guests(self) -> list[str]:
         """The guests that the emulator, not the workload, has lost: one sentence for each."""
 

@@ -116,6 +116,10 @@ class QemuHost:
         """The domains of the experiment with an agent in each; asked again, a new pair."""
         return self._running.host.endpoints(experiment)
 
+    def act(self, domid: int, do: str) -> None:
+        """Pause, unpause or destroy the domain of an endpoint. Raises TestbedError."""
+        self._running.host.act(domid, do)
+
     def lost_guests(self) -> list[str]:
         """Guests that died of a triple fault: under TCG that is the emulator's failure.
 

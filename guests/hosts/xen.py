@@ -157,6 +157,10 @@ class XenHost:
         for domid in self._domids.values():
             self._client.agent(domid, GUEST_SECONDS_MAX).close()
 
+    def act(self, domid: int, do: str) -> None:
+        """Pause, unpause or destroy the domain of an endpoint. Raises TestbedError."""
+        self._client.ask("act", domid=domid, do=do)
+
     def lost_guests(self) -> list[str]:
         """Guests that died of a triple fault under an emulator: no workload does that."""
         if not self._ground.emulated:

@@ -61,6 +61,16 @@ class Traced:
         assert self.tracer is not None
         return json.dumps(self.tracer.look())
 
+    def release(self, number: int, is_there: bool) -> None:
+        """Let the step that a fault holds go on."""
+        assert self.tracer is not None
+        self.tracer.release(number, is_there=is_there)
+
+    def peer_is_over(self) -> None:
+        """The other end does nothing any more."""
+        assert self.tracer is not None
+        self.tracer.peer_is_over()
+
     def payload(self, position: int, count: int, ok: bool) -> None:
         """Write down a payload."""
         assert self.tracer is not None
@@ -234,6 +244,8 @@ if __name__ == "__main__":
             "trace",
             "end_trace",
             "look",
+            "release",
+            "peer_is_over",
             "payload",
             "other",
             "background",

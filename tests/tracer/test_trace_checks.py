@@ -275,9 +275,9 @@ def test_the_server_is_checked_too(recorded: Traces) -> None:
 
 
 HITS = [
-    (Kind.NOTIFY, FaultKind.DROP_NOTIFY, Flag.FAULT_INJECTED),
-    (Kind.LOAD, FaultKind.HOLD, Flag.HELD),
-    (Kind.RMW_PLAIN, FaultKind.HOLD, Flag.HELD_IN_VAIN),
+    (Kind.NOTIFY, FaultKind.DROP, Flag.FAULT_INJECTED),
+    (Kind.LOAD, FaultKind.DELAY, Flag.HELD),
+    (Kind.RMW_PLAIN, FaultKind.DELAY, Flag.HELD_IN_VAIN),
 ]
 
 
@@ -307,7 +307,7 @@ def test_a_fault_must_hit_something(
 
 def test_a_fault_of_no_known_kind_is_told(recorded: Traces) -> None:
     server, client = recorded
-    records = with_fault(client.records, one_of(places(client.records, Kind.LOAD)), 3)
+    records = with_fault(client.records, one_of(places(client.records, Kind.LOAD)), 99)
     problems = check_pair(server, with_records(client, records))
     assert [problem.text for problem in problems] == ["A fault of no known kind."]
 
@@ -317,12 +317,12 @@ def test_one_fault_holds_all_records_of_one_access(recorded: Traces) -> None:
     server, client = recorded
     place = one_of(places(client.records, Kind.LOAD, offset=Cell.LEFT_CONS))
     both = np.insert(client.records, place, client.records[place])
-    records = with_fault(both, place, FaultKind.HOLD)
+    records = with_fault(both, place, FaultKind.DELAY)
     records["flags"][place + 1 : place + 3] = Flag.HELD
     assert check_pair(server, with_records(client, records)) == []
     records["t0"][place + 2] += 1
     (problem,) = check_pair(server, with_records(client, records))
-    assert problem.text == "An access was held, and no fault says so."
+    assert problem.text == "A step was held, and no fault says so."
 
 
 def test_ends_that_never_met_are_checked_alone(recorded: Traces) -> None:

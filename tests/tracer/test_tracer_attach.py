@@ -24,6 +24,10 @@ from vchan_testbed.tracer.reader import Trace, read_trace
 if TYPE_CHECKING:
     from conftest import Domains, Remote, TracedPair
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from injected import faults
+
 HERE = Path(__file__).resolve().parent
 SECONDS_MAX = 20.0
 PATIENCE_SECONDS = 0.3
@@ -519,16 +523,12 @@ def is_silent(remote: Remote) -> bool:
     return not select.select([remote._answers], [], [], PATIENCE_SECONDS)[0]
 
 
-@pytest.mark.parametrize("bit", ["write", None])
-def test_a_dropped_data_event_leaves_data_unread(
-    dying: Domains, tmp_path: Path, bit: str | None
-) -> None:
-    server = dying.process("traced_end.py", 1, PART=f"drop {bit}")
-    client = dying.process("traced_end.py", 2, PART=f"drop {bit}")
-    # The first event of a client tells that it is there; no bit asked for it.
-    fault = {"do": "drop_notify", "nth": 1 if bit else 2, "bit": bit}
+def test_a_dropped_data_event_leaves_data_unread(dying: Domains, tmp_path: Path) -> None:
+    server = dying.process("traced_end.py", 1, PART="data")
+    client = dying.process("traced_end.py", 2, PART="data")
+    options = faults({"side": "client", "at": "w_raise", "do": "drop"})
     server("trace", str(tmp_path / "server.vtrace"), "server", "{}")
-    client("trace", str(tmp_path / "client.vtrace"), "client", json.dumps({"faults": [fault]}))
+    client("trace", str(tmp_path / "client.vtrace"), "client", json.dumps(options["client"]))
     server("server", 2, "data/vchan", 4096, 4096, True)
     client("client", 1, "/local/domain/1/data/vchan", True)
     server.start("call", "read", 64)
@@ -558,8 +558,8 @@ def test_a_dropped_data_event_leaves_data_unread(
 def test_a_dropped_space_event_leaves_the_writer_waiting(dying: Domains, tmp_path: Path) -> None:
     server = dying.process("traced_end.py", 1, PART="space")
     client = dying.process("traced_end.py", 2, PART="space")
-    fault = {"do": "drop_notify", "nth": 1, "bit": "read"}
-    server("trace", str(tmp_path / "server.vtrace"), "server", json.dumps({"faults": [fault]}))
+    options = faults({"side": "server", "at": "r_raise", "do": "drop"})
+    server("trace", str(tmp_path / "server.vtrace"), "server", json.dumps(options["server"]))
     client("trace", str(tmp_path / "client.vtrace"), "client", "{}")
     server("server", 2, "data/vchan", 4096, 4096, True)
     client("client", 1, "/local/domain/1/data/vchan", True)

@@ -14,10 +14,10 @@ from vchan_testbed.validate.wording import describe
     ("changes", "words"),
     [
         (
-            {"kind": Kind.FAULT, "new": FaultKind.DROP_NOTIFY},
+            {"kind": Kind.FAULT, "new": FaultKind.DROP},
             "read: the test bed drops what follows",
         ),
-        ({"kind": Kind.FAULT, "new": FaultKind.HOLD}, "read: the test bed holds what follows"),
+        ({"kind": Kind.FAULT, "new": FaultKind.DELAY}, "read: the test bed holds what follows"),
         (
             {"kind": Kind.LOAD, "offset": Cell.CLI_LIVE, "flags": Flag.HELD},
             "read: load cli_live 0 (held by the test bed)",
@@ -28,7 +28,7 @@ from vchan_testbed.validate.wording import describe
         ),
         (
             {"kind": Kind.NOTIFY, "flags": Flag.FAULT_INJECTED},
-            "read: notify, 0 (dropped by the test bed)",
+            "read: notify, 0 (changed by the test bed)",
         ),
     ],
 )

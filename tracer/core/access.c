@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "change.h"
 #include "clock.h"
 #include "decode.h"
 #include "emulate.h"
@@ -25,7 +26,6 @@ static const struct cell {
 
 #define CELL_COUNT (sizeof(cells) / sizeof(cells[0]))
 #define CELLS_END 24
-#define NOTIFY_START 22
 
 /* ---- which instruction stands where ---- */
 
@@ -128,17 +128,6 @@ static void log_piece(const struct place *place, const struct vt_access *access,
                           });
 }
 
-/* The bits that a fault is told by: what this access took out of a notify byte. */
-static void note_cleared_bits(const struct place *place, const struct vt_access *access,
-                              unsigned start)
-{
-    for (unsigned offset = NOTIFY_START; offset < CELLS_END; offset++)
-        if (start <= offset && offset < start + access->width && access->kind != VT_LOAD &&
-            access->kind != VT_STORE)
-            place->thread->cleared_bits =
-                (uint8_t)bytes_of(access->old & ~access->new_, offset - start, 1);
-}
-
 static bool is_one_cell(unsigned offset, unsigned width)
 {
     static const uint8_t width_at[CELLS_END] = { [0] = 4,  [4] = 4,  [8] = 4,  [12] = 4, [16] = 2,
@@ -156,8 +145,6 @@ static void log_access(const struct place *place, const struct vt_access *access
         return;
     if (is_one_cell(start, access->width)) {
         log_piece(place, access, start, start, access->width);
-        if (place->thread && start >= NOTIFY_START)
-            note_cleared_bits(place, access, start);
         return;
     }
     for (unsigned i = 0; i < CELL_COUNT; i++) {
@@ -173,8 +160,18 @@ static void log_access(const struct place *place, const struct vt_access *access
 
         log_piece(place, access, start, from, end - from);
     }
-    if (place->thread)
-        note_cleared_bits(place, access, start);
+}
+
+static void log_done(const struct place *place, const struct vt_access *access, unsigned offset)
+{
+    if (access->flags & VT_FLAG_LOST_UPDATE) {
+        struct vt_access load = { .t0 = access->t0, .t1 = access->t1, .kind = VT_LOAD };
+
+        load.width = access->width;
+        load.old = load.new_ = access->loaded;
+        log_access(place, &load, offset);
+    }
+    log_access(place, access, offset);
 }
 
 static void access_one(const struct place *place, const struct vt_instruction *instruction,
@@ -184,14 +181,58 @@ static void access_one(const struct place *place, const struct vt_instruction *i
 
     access.kept = place->kept;
     vt_emulate(instruction, registers, page + offset, &access);
-    if (access.flags & VT_FLAG_LOST_UPDATE) {
-        struct vt_access load = { .t0 = access.t0, .t1 = access.t1, .kind = VT_LOAD };
+    log_done(place, &access, offset);
+}
 
-        load.width = access.width;
-        load.old = load.new_ = access.loaded;
-        log_access(place, &load, offset);
+/* ---- where faults are injected ---- */
+
+/* False if the fault can do nothing to it. */
+static bool change(struct place *place, const struct vt_moment *moment,
+                   const struct vt_effect *effect, const struct vt_instruction *instruction,
+                   struct vt_registers *registers, void *cell, struct vt_access *access)
+{
+    uint64_t earlier = 0, in_page;
+
+    if (effect->fault == VT_FAULT_STALE) {
+        vt_inject_saw(place->channel, moment->offset, vt_peek(cell, moment->width));
+        if (!vt_inject_earlier(place->channel, moment->offset, &earlier)) {
+            vt_inject_in_vain(effect);
+            return false;
+        }
     }
-    log_access(place, &access, offset);
+    vt_change(effect, earlier, instruction, registers, cell, access, &in_page);
+    if (access->kind != VT_CMPXCHG_FAIL) {
+        vt_inject_log(moment, effect, in_page);
+        place->flags |= VT_FLAG_FAULT_INJECTED;
+    }
+    return true;
+}
+
+static void access_with_faults(struct place *place, const struct vt_instruction *instruction,
+                               struct vt_registers *registers, uint8_t *page, unsigned offset)
+{
+    struct vt_moment moment = {
+        .thread = place->thread,
+        .channel = place->channel,
+        .site = place->site,
+        .offset = (uint16_t)offset,
+        .call = place->thread->call,
+        .kind = vt_kind_ahead(instruction, registers, page + offset),
+        .width = instruction->width,
+    };
+    struct vt_effect effect = vt_inject_before(&moment);
+    struct vt_access access;
+
+    place->flags |= effect.flags;
+    access.kept = place->kept;
+    if (!effect.fault ||
+        !change(place, &moment, &effect, instruction, registers, page + offset, &access))
+        vt_emulate(instruction, registers, page + offset, &access);
+    if (effect.fault != VT_FAULT_STALE)
+        vt_inject_saw(place->channel, offset, access.new_);
+    log_done(place, &access, offset);
+    vt_inject_after(&moment, &effect,
+                    (access.kind == VT_CMPXCHG_FAIL) == (moment.kind == VT_CMPXCHG_FAIL));
 }
 
 /* ---- memset ---- */
@@ -217,6 +258,8 @@ static void fill_piece(const struct place *place, const struct fill *fill, unsig
     for (unsigned byte = 0; byte < width; byte++)
         access.new_ |= (uint64_t)fill_byte(fill, from + byte) << (8 * byte);
     vt_overwrite(fill->page + from, access.new_, &access);
+    if (vt_has_rules && is_one_cell(from, width))
+        vt_inject_saw(place->channel, from, access.new_);
     log_access(place, &access, from);
 }
 
@@ -313,21 +356,17 @@ bool vt_site_of(const void *code, uint32_t *site)
     return inside;
 }
 
-static bool is_load(const struct vt_instruction *instruction)
-{
-    return instruction->form >= VT_FORM_LOAD && instruction->form <= VT_FORM_COMPARE;
-}
-
 /* False if it does not end within the page. */
 static bool access_whole(struct place *place, const struct vt_instruction *instruction,
                          struct vt_registers *registers, uint8_t *page, unsigned offset)
 {
     if (offset + instruction->width > VT_PAGE_BYTES)
         return false;
-    if (place->thread && place->thread->holds)
-        place->flags |= vt_inject_on_access(place->thread, place->channel, place->site, offset,
-                                            instruction->width, is_load(instruction));
-    access_one(place, instruction, registers, page, offset);
+    if (__builtin_expect(vt_has_rules, false) && place->thread &&
+        is_one_cell(offset, instruction->width))
+        access_with_faults(place, instruction, registers, page, offset);
+    else
+        access_one(place, instruction, registers, page, offset);
     return true;
 }
 

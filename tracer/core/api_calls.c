@@ -117,6 +117,33 @@ struct call {
     bool segv_was_blocked;
 };
 
+/* A call's beginning or end, where faults are injected. */
+static struct vt_moment bound(const struct call *call, uint8_t call_kind, uint8_t kind)
+{
+    return (struct vt_moment){
+        .thread = call->thread,
+        .channel = call->channel,
+        .offset = VT_NO_OFFSET,
+        .call = call_kind,
+        .kind = kind,
+    };
+}
+
+static struct vt_effect before_bound(const struct call *call, uint8_t call_kind, uint8_t kind)
+{
+    struct vt_moment moment = bound(call, call_kind, kind);
+
+    return vt_inject_before(&moment);
+}
+
+static void behind_bound(const struct call *call, uint8_t call_kind, uint8_t kind,
+                         const struct vt_effect *faults)
+{
+    struct vt_moment moment = bound(call, call_kind, kind);
+
+    vt_inject_after(&moment, faults, true);
+}
+
 /* Looks from other threads see it soon enough; a fence would stand between two accesses. */
 static void set_call(struct vt_thread *thread, uint8_t kind)
 {
@@ -126,6 +153,7 @@ static void set_call(struct vt_thread *thread, uint8_t kind)
 static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t size)
 {
     struct call call = { channel, vt_thread(), vt_log_session(), false };
+    struct vt_effect faults = { 0 };
 
     if (channel && channel->inherited && vt_on_inherited)
         vt_on_inherited();
@@ -141,26 +169,35 @@ static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t
         call.channel = NULL;
         return call;
     }
+    if (vt_has_rules)
+        faults = before_bound(&call, kind, VT_CALL_ENTER);
     call.thread->call_seq++;
     set_call(call.thread, (uint8_t)kind);
     call.thread->channel = channel->number;
     call.thread->used = channel;
-    call.thread->cleared_bits = 0;
-    call.thread->holds = vt_inject_on_call((uint8_t)kind);
-    log_now(channel, (struct vt_record){ .kind = VT_CALL_ENTER, .old = size });
+    log_now(channel, (struct vt_record){
+                         .kind = VT_CALL_ENTER, .old = size, .flags = faults.flags });
+    if (vt_has_rules)
+        behind_bound(&call, kind, VT_CALL_ENTER, &faults);
     return call;
 }
 
 static void log_exit(const struct call *call, int64_t result, int error)
 {
+    uint8_t kind = atomic_load_explicit(&call->thread->call, memory_order_relaxed);
+    struct vt_effect faults =
+        vt_has_rules ? before_bound(call, kind, VT_CALL_EXIT) : (struct vt_effect){ 0 };
+
     log_now(call->channel, (struct vt_record){
                                .kind = VT_CALL_EXIT,
                                .old = result < 0 ? (uint64_t)error : 0,
                                .new_ = (uint64_t)result,
+                               .flags = faults.flags,
                            });
     set_call(call->thread, VT_CALL_NONE);
     call->thread->used = NULL;
-    call->thread->holds = 0;
+    if (vt_has_rules)
+        behind_bound(call, kind, VT_CALL_EXIT, &faults);
 }
 
 static void leave(const struct call *call, int64_t result)

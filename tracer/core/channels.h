@@ -22,6 +22,13 @@ struct vt_ring {
     size_t bytes;
 };
 
+/* What this end has seen a cell hold; kept where faults are injected. */
+struct vt_cell_seen {
+    uint32_t now;
+    uint32_t earlier; /* before the last change */
+    uint8_t count;    /* how many of the two are known */
+};
+
 struct vt_channel {
     uint32_t session; /* of the recording in which it was made; 0: the place is free */
     uint16_t number;  /* in that recording */
@@ -36,6 +43,7 @@ struct vt_channel {
     int event_fd;
     uint32_t peer_domid;
     struct vt_ring rings[2]; /* that this end reads, that it writes */
+    struct vt_cell_seen seen[VT_PAGE_HEAD_BYTES]; /* by the cell's offset */
 };
 
 /* Only calls are recorded: the library gets the page itself, and no decoy. */

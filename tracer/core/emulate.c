@@ -20,7 +20,7 @@ static uint64_t mask_of(unsigned width)
     return width == 8 ? ~0ull : (1ull << (8 * width)) - 1;
 }
 
-static uint64_t load(const void *cell, unsigned width)
+uint64_t vt_peek(const void *cell, unsigned width)
 {
     switch (width) {
     case 1:
@@ -74,8 +74,7 @@ uint64_t vt_exchange(void *cell, unsigned width, uint64_t value)
         return done;                                                                       \
     } while (0)
 
-/* If the cell holds *expected, store value; else *expected becomes what it holds. */
-static bool compare_exchange(void *cell, unsigned width, uint64_t *expected, uint64_t value)
+bool vt_compare_exchange(void *cell, unsigned width, uint64_t *expected, uint64_t value)
 {
     switch (width) {
     case 1:
@@ -122,7 +121,7 @@ static uint64_t stamped_load(const void *cell, struct vt_access *access)
     uint64_t value;
 
     access->t0 = stamp_before(access);
-    value = load(cell, access->width);
+    value = vt_peek(cell, access->width);
     access->t1 = stamp_after(access);
     access->kind = VT_LOAD;
     access->old = access->new_ = value;
@@ -232,7 +231,7 @@ static void describe(struct vt_access *access, enum vt_alu alu, uint64_t source,
 static void do_rmw_locked(enum vt_alu alu, uint64_t source, uint64_t *flags, void *cell,
                           struct vt_access *access)
 {
-    uint64_t seen = load(cell, access->width), flags_before = *flags;
+    uint64_t seen = vt_peek(cell, access->width), flags_before = *flags;
 
     access->kind = VT_RMW_LOCKED;
     for (;;) {
@@ -241,7 +240,7 @@ static void do_rmw_locked(enum vt_alu alu, uint64_t source, uint64_t *flags, voi
         *flags = flags_before;
         access->new_ = vt_alu(alu, access->width, seen, source, flags);
         access->t0 = stamp_before(access);
-        if (compare_exchange(cell, access->width, &seen, access->new_)) {
+        if (vt_compare_exchange(cell, access->width, &seen, access->new_)) {
             access->t1 = stamp_after(access);
             access->old = expected;
             return;
@@ -259,7 +258,7 @@ static void do_rmw_plain(enum vt_alu alu, uint64_t source, uint64_t *flags, void
      */
     access->kind = VT_RMW_PLAIN;
     access->t0 = stamp_before(access);
-    access->loaded = load(cell, access->width);
+    access->loaded = vt_peek(cell, access->width);
     access->new_ = vt_alu(alu, access->width, access->loaded, source, flags);
     if (access->kept) {
         store(cell, access->width, access->new_);
@@ -309,7 +308,7 @@ static void do_exchange_add(const struct vt_instruction *in, struct vt_registers
 /* Without the prefix another processor may come in between, and it is no fence. */
 static bool compare_exchange_plain(void *cell, unsigned width, uint64_t *expected, uint64_t value)
 {
-    uint64_t seen = load(cell, width);
+    uint64_t seen = vt_peek(cell, width);
     bool equal = seen == *expected;
 
     if (equal)
@@ -326,7 +325,7 @@ static void do_compare_exchange(const struct vt_instruction *in, struct vt_regis
     bool done;
 
     access->t0 = stamp_before(access);
-    done = in->locked || !access->kept ? compare_exchange(cell, in->width, &seen, value)
+    done = in->locked || !access->kept ? vt_compare_exchange(cell, in->width, &seen, value)
                                         : compare_exchange_plain(cell, in->width, &seen, value);
     access->t1 = stamp_after(access);
     access->kind = done ? VT_CMPXCHG_OK : VT_CMPXCHG_FAIL;
@@ -336,6 +335,31 @@ static void do_compare_exchange(const struct vt_instruction *in, struct vt_regis
     vt_alu(VT_ALU_CMP, in->width, accumulator, seen, &registers->flags);
     if (!done)
         set_register(registers, VT_RAX, in->width, false, seen);
+}
+
+bool vt_is_load(const struct vt_instruction *in)
+{
+    return in->form >= VT_FORM_LOAD && in->form <= VT_FORM_COMPARE;
+}
+
+uint8_t vt_kind_ahead(const struct vt_instruction *in, const struct vt_registers *registers,
+                      const void *cell)
+{
+    uint64_t accumulator = registers->general[VT_RAX] & mask_of(in->width);
+
+    if (vt_is_load(in))
+        return VT_LOAD;
+    switch ((enum vt_form)in->form) {
+    case VT_FORM_RMW:
+    case VT_FORM_EXCHANGE_ADD:
+        return in->locked ? VT_RMW_LOCKED : VT_RMW_PLAIN;
+    case VT_FORM_EXCHANGE:
+        return VT_RMW_LOCKED;
+    case VT_FORM_COMPARE_EXCHANGE:
+        return vt_peek(cell, in->width) == accumulator ? VT_CMPXCHG_OK : VT_CMPXCHG_FAIL;
+    default:
+        return VT_STORE;
+    }
 }
 
 static void begin(struct vt_access *access, unsigned width)

@@ -35,6 +35,17 @@ struct vt_access {
 void vt_emulate(const struct vt_instruction *instruction, struct vt_registers *registers,
                 void *cell, struct vt_access *access);
 
+/* Whether an instruction only loads, and which kind of record (enum vt_kind) one is about to make. */
+bool vt_is_load(const struct vt_instruction *instruction);
+uint8_t vt_kind_ahead(const struct vt_instruction *instruction,
+                      const struct vt_registers *registers, const void *cell);
+
+/* What `width` bytes at `cell` hold. */
+uint64_t vt_peek(const void *cell, unsigned width);
+
+/* If the cell holds *expected, store value; else *expected becomes what it holds. */
+bool vt_compare_exchange(void *cell, unsigned width, uint64_t *expected, uint64_t value);
+
 /* Exchange `width` bytes at `cell` for `value`; what was there. */
 uint64_t vt_exchange(void *cell, unsigned width, uint64_t value);
 

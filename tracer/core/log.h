@@ -13,6 +13,7 @@
 
 #include "blocks.h"
 #include "record.h"
+#include "steps.h"
 
 #define VT_THREADS_MAX 4096
 
@@ -25,9 +26,9 @@ struct vt_thread {
     uint32_t call_seq;       /* of its newest call */
     uint16_t channel;        /* of its newest call */
     _Atomic uint8_t call;    /* enum vt_call it is in, else 0 */
-    uint8_t cleared_bits;    /* of a notify byte, by its last test-and-clear in this call */
-    uint16_t holds;          /* faults that hold an access of this call, a bit each */
-    _Atomic uint8_t held;    /* one of them does so now */
+    _Atomic uint8_t held;    /* a fault holds it now */
+    uint8_t changed_looks;   /* 1 + the fault that changes the loads of its step, else 0 */
+    struct vt_follow follow; /* kept where faults are injected */
     struct vt_channel *made; /* the channel that its init is making */
     struct vt_channel *used; /* the channel whose call it is in, NULL outside */
     uint16_t number;         /* its place */

@@ -104,7 +104,18 @@ enum vt_call {
 #define VT_NO_OFFSET 0xffff
 #define VT_COPY_IN 0
 #define VT_COPY_OUT 1
-#define VT_FAULT_DROP_NOTIFY 1
-#define VT_FAULT_HOLD 2
+
+enum vt_fault {
+    VT_FAULT_DROP = 1,
+    VT_FAULT_DELAY = 2,
+    VT_FAULT_REPEAT = 3,
+    VT_FAULT_STALE = 4,
+    VT_FAULT_CORRUPT = 5,
+    VT_FAULT_KILL = 6,
+    VT_FAULT_PAUSE = 7,
+    VT_FAULT_UNPAUSE = 8,
+    VT_FAULT_DESTROY = 9,
+    VT_FAULT_PANIC = 10,
+};
 
 #endif

@@ -9,6 +9,7 @@
 #include "calls.h"
 #include "inject.h"
 #include "segv.h"
+#include "steps.h"
 #include "translate.h"
 
 static char problem[256];
@@ -108,6 +109,11 @@ int vt_catch(void)
     return 0;
 }
 
+void vt_know_steps(const struct vt_step_row *rows, uint32_t count)
+{
+    vt_steps_set(rows, count);
+}
+
 int vt_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd, int held_fd,
              const struct vt_rule *rules, uint32_t rule_count)
 {
@@ -172,7 +178,8 @@ uint32_t vt_look_calls(struct vt_call_look *looks, uint32_t max)
     for (uint32_t number = 0; number < vt_log_threads() && count < max; number++) {
         const struct vt_thread *thread = vt_log_thread(number);
 
-        if (!thread->call)
+        /* What a fault holds before its call counts as well. */
+        if (!thread->call && !thread->held)
             continue;
         looks[count].tid = thread->tid;
         looks[count].call = thread->call;

@@ -5,26 +5,44 @@
 #include <stdint.h>
 
 /*
- * A fault. kind 1, drop_notify: the `nth` notify (from 1) whose test-and-clear took one of `bits`
- * out (0: any notify) is not sent.
- *
- * kind 2, hold: in the `nth` call of the kind `call` the first access to the cell at `offset` (that
- * is a load: 1, that changes it: 2, any: 0) is not made before the cell at `until_offset` holds
- * `until_value` (an index: has come that far), or `nanoseconds_max` have passed.
+ * A row of the spec's table of records: which action a record shows. Actions have numbers from 1 on
+ * (below 64), 0 is one that decides nothing; the first row that fits counts.
  */
-struct vt_rule {
-    uint32_t kind;
-    uint32_t nth;
-    uint64_t nanoseconds_max;
-    uint32_t until_value;
-    uint8_t bits;
-    uint8_t call; /* enum vt_call */
-    uint8_t offset;
-    uint8_t access;
-    uint8_t until_offset;
+struct vt_step_row {
+    uint64_t after;  /* the thread's last action is one of these, a bit each; 0: whatever it is */
+    uint16_t calls;  /* enum vt_call, a bit each */
+    uint8_t kind;    /* enum vt_kind */
+    uint8_t offset;  /* of the cell in the shared page; 255: a record of no cell */
+    uint8_t action;
+    uint8_t decides; /* further loads of the cell belong to it, until the thread goes on */
+    /* Behind first_last[i] an earlier step is due, first_action[i]: the next load at first_offset[i]. */
+    uint8_t first_last[2];
+    uint8_t first_action[2];
+    uint8_t first_offset[2];
 };
 
-/* What became of a fault: 0 nothing yet, 1 it holds an access now, 2 done, 3 held in vain. */
+/*
+ * A fault (enum vt_fault), or kind 0: only to be told of, when it has been done. It happens at the
+ * `nth` (from 1) time that this process takes the step `action`, counted from when it has taken
+ * `behind` `behind_nth` times.
+ */
+struct vt_rule {
+    uint64_t nanoseconds_max; /* of a delay: how long it lasts, or how long at most */
+    uint32_t kind;
+    uint32_t nth;
+    uint32_t behind_nth;
+    uint32_t value;           /* to be carried instead, or of the cell that is waited for */
+    uint8_t action;
+    uint8_t behind;
+    uint8_t is_mask;          /* `value` is to be xor'ed in */
+    uint8_t waits;            /* 0: for the time alone, 1: for vt_release(), 2: for the cell */
+    uint8_t until_offset;     /* the cell: it has the value, or as an index has come that far */
+};
+
+/*
+ * What became of a fault: 0 nothing yet, 1 it holds its step now, 2 done, 3 in vain: what it waited
+ * for did not come, or there was no earlier value.
+ */
 struct vt_fault_look {
     uint32_t state;
 };
@@ -60,6 +78,18 @@ struct vt_translated {
     uint32_t refused;   /* functions that could not be */
     uint32_t sites;     /* instructions that may be accesses */
 };
+
+/* Before vt_start(): the table by which its rules find their steps. */
+void vt_know_steps(const struct vt_step_row *rows, uint32_t count);
+
+/*
+ * The step that fault `number` holds goes on, now or as soon as it comes: what it waits for has
+ * come, or (is_there 0) will not.
+ */
+void vt_release(uint32_t number, int is_there);
+
+/* The peer does nothing any more: whatever waits for it looks once more, and then goes on in vain. */
+void vt_peer_is_over(void);
 
 /*
  * Trace from now on, into the open file `fd` that begins with `header` (4096 bytes) and has room

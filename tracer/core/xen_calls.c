@@ -48,7 +48,41 @@ VT_REAL(void *, __memset_chk, void *, int, size_t, size_t);
 struct event {
     struct vt_channel *channel; /* NULL: not a traced one */
     struct vt_record record;
+    struct vt_thread *asked;    /* the thread, if the rules of faults were asked, else NULL */
+    struct vt_effect effect;    /* what they say */
 };
+
+static struct vt_moment moment_of(const struct event *event)
+{
+    return (struct vt_moment){
+        .thread = event->asked,
+        .channel = event->channel,
+        .site = event->record.site,
+        .offset = VT_NO_OFFSET,
+        .call = event->asked->call,
+        .kind = event->record.kind,
+    };
+}
+
+/* What faults make of it; may hold this thread for long. */
+static void ask_for_faults(struct event *event)
+{
+    struct vt_moment moment;
+
+    event->asked = event->channel->session == vt_log_session() ? vt_thread() : NULL;
+    if (!event->asked)
+        return;
+    moment = moment_of(event);
+    event->effect = vt_inject_before(&moment);
+    event->record.flags |= event->effect.flags;
+}
+
+static void tell_faults(const struct event *event, bool is_done)
+{
+    struct vt_moment moment = moment_of(event);
+
+    vt_inject_after(&moment, &event->effect, is_done);
+}
 
 /* To be completed with what came of it and handed to end(). */
 static struct event begin(struct vt_channel *channel, enum vt_kind kind, const void *caller)
@@ -60,6 +94,8 @@ static struct event begin(struct vt_channel *channel, enum vt_kind kind, const v
     event.record.kind = (uint8_t)kind;
     event.record.offset = VT_NO_OFFSET;
     vt_site_of(caller, &event.record.site);
+    if (vt_has_rules)
+        ask_for_faults(&event);
     event.record.t0 = vt_between_before();
     return event;
 }
@@ -73,6 +109,8 @@ static void end(struct event *event, uint64_t result)
     event->record.t1 = vt_between_after();
     event->record.new_ = result;
     vt_log_of(event->channel, &event->record);
+    if (event->asked)
+        tell_faults(event, (int64_t)result >= 0);
     errno = errno_before;
 }
 
@@ -181,27 +219,27 @@ static int on_xenevtchn_unbind(xenevtchn_handle *handle, evtchn_port_t port)
     return result;
 }
 
-static int drop_notify(struct event *event, int rule)
+/*
+ * An operation on a port, as often as a fault wants it: not at all (it is then reported as done), twice,
+ * or once.
+ */
+static int operate(struct event *event, int (*operation)(xenevtchn_handle *, evtchn_port_t),
+                   xenevtchn_handle *handle, evtchn_port_t port)
 {
-    struct vt_record fault = event->record;
-
-    fault.kind = VT_FAULT;
-    fault.t1 = vt_between_after();
-    fault.old = (uint64_t)rule;
-    fault.new_ = VT_FAULT_DROP_NOTIFY;
-    vt_log_of(event->channel, &fault);
-    event->record.t0 = vt_between_before();
-    event->record.flags |= VT_FLAG_FAULT_INJECTED;
-    end(event, 0);
-    return 0;
-}
-
-static int send_notify(struct event *event, xenevtchn_handle *handle, evtchn_port_t port)
-{
-    int result;
+    int result = 0;
 
     event->record.old = port;
-    result = real_xenevtchn_notify(handle, port);
+    if (event->effect.fault) {
+        struct vt_moment moment = moment_of(event);
+
+        vt_inject_log(&moment, &event->effect, 0);
+        event->record.flags |= VT_FLAG_FAULT_INJECTED;
+        event->record.t0 = vt_between_before();
+    }
+    if (event->effect.fault == VT_FAULT_REPEAT)
+        operation(handle, port);
+    if (event->effect.fault != VT_FAULT_DROP)
+        result = operation(handle, port);
     end(event, SIGNED(result));
     return result;
 }
@@ -209,15 +247,8 @@ static int send_notify(struct event *event, xenevtchn_handle *handle, evtchn_por
 static int on_xenevtchn_notify(xenevtchn_handle *handle, evtchn_port_t port)
 {
     struct event event = begin(vt_channel_of_event(handle), VT_NOTIFY, CALLER);
-    struct vt_thread *thread = event.channel ? vt_thread() : NULL;
-    int rule = -1;
 
-    if (thread && event.channel->session == vt_log_session()) {
-        rule = vt_inject_on_notify(thread->cleared_bits);
-        thread->cleared_bits = 0;
-    }
-    event.record.old = port;
-    return rule >= 0 ? drop_notify(&event, rule) : send_notify(&event, handle, port);
+    return operate(&event, real_xenevtchn_notify, handle, port);
 }
 
 static xenevtchn_port_or_error_t wait_pending(struct event *enter, xenevtchn_handle *handle)
@@ -226,10 +257,12 @@ static xenevtchn_port_or_error_t wait_pending(struct event *enter, xenevtchn_han
     xenevtchn_port_or_error_t port;
 
     end(enter, 0);
+    leave.record.kind = VT_PENDING_EXIT;
+    if (leave.asked)
+        ask_for_faults(&leave);
     port = real_xenevtchn_pending(handle);
     if (leave.channel) {
         /* It may have blocked for long: the stamp before it is another record's. */
-        leave.record.kind = VT_PENDING_EXIT;
         leave.record.t0 = vt_between_before();
         leave.record.old = port < 0 ? (uint64_t)errno : 0;
     }
@@ -244,20 +277,11 @@ static xenevtchn_port_or_error_t on_xenevtchn_pending(xenevtchn_handle *handle)
     return wait_pending(&enter, handle);
 }
 
-static int unmask(struct event *event, xenevtchn_handle *handle, evtchn_port_t port)
-{
-    int result = real_xenevtchn_unmask(handle, port);
-
-    event->record.old = port;
-    end(event, SIGNED(result));
-    return result;
-}
-
 static int on_xenevtchn_unmask(xenevtchn_handle *handle, evtchn_port_t port)
 {
     struct event event = begin(vt_channel_of_event(handle), VT_UNMASK, CALLER);
 
-    return unmask(&event, handle, port);
+    return operate(&event, real_xenevtchn_unmask, handle, port);
 }
 
 /* Wrappers of libxenvchan, such as Qubes', move indices and send events by themselves. */
@@ -274,7 +298,7 @@ static int by_application_notify(xenevtchn_handle *handle, evtchn_port_t port)
 {
     struct event event = begin_by_application(handle, VT_NOTIFY);
 
-    return send_notify(&event, handle, port);
+    return operate(&event, real_xenevtchn_notify, handle, port);
 }
 
 static xenevtchn_port_or_error_t by_application_pending(xenevtchn_handle *handle)
@@ -288,7 +312,7 @@ static int by_application_unmask(xenevtchn_handle *handle, evtchn_port_t port)
 {
     struct event event = begin_by_application(handle, VT_UNMASK);
 
-    return unmask(&event, handle, port);
+    return operate(&event, real_xenevtchn_unmask, handle, port);
 }
 
 /* ---- the shared page ---- */
