@@ -75,9 +75,7 @@ class Setting:
     def anything() -> Setting:
         """Of a program that may make any call."""
         both = [call for call in Call if call not in (Call.SERVER_INIT, Call.CLIENT_INIT)]
-        return Setting(
-            {"server": [Call.SERVER_INIT, *both], "client": [Call.CLIENT_INIT, *both]}
-        )
+        return Setting({"server": [Call.SERVER_INIT, *both], "client": [Call.CLIENT_INIT, *both]})
 
 
 @dataclass(frozen=True)
@@ -205,10 +203,10 @@ def _wait_of(fault: Fault) -> tuple[float, int, int, int]:
     """How long at most, for what, and if for a field which one and its value."""
     if fault.do in ON_DOMAINS:
         return ACT_SECONDS_MAX, WAITS_FOR_RELEASE, 0, 0
-    if fault.seconds is not None:
-        return fault.seconds, WAITS_FOR_TIME, 0, 0
+    if fault.until is None:
+        return fault.seconds or 0.0, WAITS_FOR_TIME, 0, 0
     seconds = fault.seconds_max or HOLD_SECONDS_MAX
-    if fault.until and fault.until[0] in CELLS:
+    if fault.until[0] in CELLS:
         return seconds, WAITS_FOR_CELL, CELLS[fault.until[0]], fault.until[1]
     return seconds, WAITS_FOR_RELEASE, 0, 0
 

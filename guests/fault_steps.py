@@ -168,9 +168,7 @@ def load_steps(folder: Path = SPECS) -> Steps:
     }
     # What decides nothing is no action of the spec.
     looks = set(spec["peeks"])
-    shown = [
-        row for given in records["rows"] for row in _rows(given, records["kinds"], looks)
-    ]
+    shown = [row for given in records["rows"] for row in _rows(given, records["kinds"], looks)]
     used = {row.action for row in shown if row.action}
     numbers = {name: i for i, name in enumerate((n for n in owners if n in used), 1)}
     if len(numbers) >= ACTIONS_MAX:

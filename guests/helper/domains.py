@@ -148,7 +148,8 @@ class Domains:
         domain = self.by_domid(domid)
         if do not in ACTS:
             raise TestbedError(
-                f"The helper does not {do} a domain.", next_step=f"Ask for one of: {', '.join(ACTS)}."
+                f"The helper does not {do} a domain.",
+                next_step=f"Ask for one of: {', '.join(ACTS)}.",
             )
         await xl.run("xl", do, str(domain.domid))
 

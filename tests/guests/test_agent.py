@@ -16,6 +16,7 @@ from vchan_testbed.guests.agent import inspect
 from vchan_testbed.guests.experiment import load_experiment
 from vchan_testbed.guests.frames import Frame, Kind, Message, encode, message_frame, read_frame
 from vchan_testbed.guests.hosts.loopback import LoopbackHost
+from vchan_testbed.tracer.faults import FaultPlan
 
 NOT_IN_A_GUEST = (
     "numpy",
@@ -106,7 +107,7 @@ def test_it_runs_where_only_the_standard_library_and_cffi_are(
                 "experiment": experiment.to_dict(),
                 "seed": 1,
                 "run_id": "00" * 16,
-                "faults": [],
+                "faults": FaultPlan().to_plain(),
             }
         )
         heard: list[Message] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ import yaml
 from vchan_testbed.errors import InputError
 from vchan_testbed.guests.experiment import (
     Experiment,
+    Fault,
     default_path,
     load_experiment,
     parse_experiment,
 )
-from vchan_testbed.tracer.faults import CALLS, CELLS, rules_of
+from vchan_testbed.tracer.layout import FaultKind
 
 FILES = sorted(default_path().parent.glob("*.yaml"))
 GOOD = """\
@@ -140,7 +142,7 @@ ACROSS_FIELDS = [
     ("  - read: {bytes: 8, sizes: 8}", "  - recv: {bytes: 2000, sizes: 2000}", 4, "ring of 1024"),
     ("name: good", "name: good\ndomains: {server: {type: dom0}, client: {type: dom0}}", 2, "dom0"),
     ("2048}", "2048, threads: duplex}", 9, "`pause` in an endpoint with a thread for each"),
-    ("  - close", "  - await_hold: {}", 11, "the client awaits more holds than its peer has: 0"),
+    ("  - close", "  - await_hold: {}", 11, "the client awaits more delays than its peer has: 0"),
 ]
 
 
@@ -152,53 +154,44 @@ def test_fields_that_do_not_fit_are_refused(old: str, new: str, line: int, found
     assert expectation
 
 
-HOLD = "at: server, do: hold, nth: 1, call: read, cell: cli_live, until: {cli_live: 0}"
+DELAY = "side: server, at: r_live, nth: 1, do: delay, until: {cli_live: 0}"
 FAULT_ERRORS = [
     # the fault, the finding, the expectation
-    ("at: server, do: drop_notify, nth: 0", "nth is 0", "1 or more"),
-    ("at: server, do: stop, nth: 1", "'stop'", "drop_notify or hold"),
-    ("do: hold, nth: 1", "'at' is a required", "Add it"),
-    ("at: server, do: hold, nth: 1, cell: cli_live", "lacks call, until", "Add what"),
-    ("at: server, do: drop_notify, nth: 1, call: read", "no entry 'call'", "at, do, nth, bit"),
-    (HOLD + ", bit: read", "no entry 'bit'", "until, access, seconds_max"),
-    (HOLD + ", access: both", "'both'", "load, or store"),
-    (HOLD + ", seconds_max: 0", "seconds_max is 0", "seconds above 0"),
-    (HOLD.replace("call: read", "call: wait"), "'wait'", "touches the shared page"),
-    (HOLD.replace("cell: cli_live", "cell: live"), "'live'", "cli_live"),
-    (HOLD.replace("{cli_live: 0}", "{cli_live: 256}"), "cli_live is 256", "0 to 255"),
-    (HOLD.replace("{cli_live: 0}", "{live: 0}"), "'live'", "left_cons"),
-    (HOLD.replace("{cli_live: 0}", "{cli_live: 0, srv_live: 0}"), "until is", "one cell"),
-    (HOLD.replace("{cli_live: 0}", "closed"), "until is 'closed'", "{cli_live: 0}"),
+    (DELAY.replace("nth: 1", "nth: 0"), "nth is 0", "1 or more"),
+    (DELAY.replace("delay", "stop"), "'stop'", "drop, delay, repeat"),
+    ("at: r_live, nth: 1, do: kill", "'side' is a required", "Add it"),
+    (DELAY.replace("side: server", "side: middle"), "'middle'", "the endpoint"),
+    (DELAY + ", bit: read", "no entry 'bit'", "seconds_max, side"),
+    (DELAY + ", seconds_max: 0", "seconds_max is 0", "seconds above 0"),
+    (DELAY.replace("{cli_live: 0}", "{cli_live: 256}"), "become 256", "0 to 255"),
+    (DELAY.replace("{cli_live: 0}", "{cli_live: 0, srv_live: 0}"), "until is", "one action"),
+    (DELAY.replace("{cli_live: 0}", "closed"), "until is 'closed'", "{cli_live: 0}"),
+    (DELAY.replace("r_live", "r_love"), "no action 'r_love'", "i_bind, i_share"),
+    (DELAY.replace("r_live", "k_live"), "the server never takes k_live", "i_bind, i_share"),
+    (DELAY.replace("r_live", "call_send"), "does not come to call_send", "call_write"),
 ]
 
 
 @pytest.mark.parametrize(("fault", "found", "expected"), FAULT_ERRORS)
 def test_a_fault_that_makes_no_sense_is_refused(fault: str, found: str, expected: str) -> None:
-    at, finding, expectation = refused(GOOD + f"faults:\n  - {{{HOLD}}}\n  - {{{fault}}}\n")
+    at, finding, expectation = refused(GOOD + f"faults:\n  - {{{DELAY}}}\n  - {{{fault}}}\n")
     assert at == 14
     assert found in finding
     assert expected in expectation
 
 
-def test_a_hold_goes_to_the_tracer_as_it_takes_it() -> None:
-    text = GOOD.replace("  - close", "  - await_hold: {}\n  - close")
-    (fault,) = parse_experiment(text + f"faults:\n  - {{{HOLD}}}\n", "x.yaml").faults
-    assert fault.for_tracer() == {
-        "do": "hold",
-        "nth": 1,
-        "call": "read",
-        "cell": "cli_live",
-        "until": ("cli_live", 0),
-    }
-    assert len(rules_of([json.loads(json.dumps(fault.for_tracer()))])) == 1
+def test_more_faults_than_there_is_room_for_are_refused() -> None:
+    at, finding, _ = refused(GOOD + "faults:\n" + 17 * f"  - {{{DELAY}}}\n")
+    assert at == 13 + 16
+    assert "more than 16 faults" in finding
 
 
 def test_the_schema_offers_what_the_tracer_has() -> None:
     path = default_path().parents[1] / "guests" / "experiment.schema.yaml"
     schema = yaml.safe_load(path.read_text())
     offered = schema["properties"]["faults"]["items"]["properties"]
-    assert offered["call"]["enum"] == list(CALLS)
-    assert offered["cell"]["enum"] == list(offered["until"]["properties"]) == list(CELLS)
+    assert offered["do"]["enum"] == [kind.name.lower() for kind in FaultKind]
+    assert set(offered) == {field.name for field in fields(Fault)}
 
 
 MUTUAL = """\
@@ -352,8 +345,7 @@ client:
   - write: {bytes: 64, sizes: 64}
   - close
 faults:
-  - {at: client, do: hold, nth: 1, call: close, cell: cli_live, access: store,
-     until: {left_cons: 58}}
+  - {side: client, at: c_close, nth: 1, do: delay, until: {left_cons: 58}}
 """
 
 
@@ -361,9 +353,8 @@ def test_a_close_that_waits_until_all_is_read_needs_no_acknowledgement() -> None
     assert parse_experiment(HELD_CLOSE, "x.yaml").name == "held"
     for too_early in (
         HELD_CLOSE.replace("cons: 58", "cons: 57"),
-        HELD_CLOSE.replace("call: close", "call: write"),
-        HELD_CLOSE.replace("cell: cli_live", "cell: srv_live"),
-        HELD_CLOSE.replace("access: store", "access: load"),
+        HELD_CLOSE.replace("at: c_close", "at: c_give_back"),
+        HELD_CLOSE.replace("side: client", "side: server"),
     ):
         assert "L1" in refused(too_early)[1]
 
@@ -377,8 +368,7 @@ client:
   - write: {bytes: 8192, sizes: 8192}
   - close
 faults:
-  - {at: server, do: hold, nth: 1, call: close, cell: srv_live, access: store,
-     until: {left_prod: 5096}}
+  - {side: server, at: c_close, nth: 1, do: delay, until: {left_prod: 5096}}
 """
 
 

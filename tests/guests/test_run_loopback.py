@@ -21,11 +21,11 @@ from vchan_testbed.guests.collect import Side
 from vchan_testbed.guests.experiment import (
     ENDPOINTS,
     Experiment,
-    Fault,
     default_path,
     load_experiment,
     parse_experiment,
 )
+from vchan_testbed.guests.fault_rules import Injection
 from vchan_testbed.guests.frames import Frame, Kind, Message, message_frame
 from vchan_testbed.guests.hosts.loopback import LoopbackHost, ProcessLink
 from vchan_testbed.guests.hosts.protocol import AgentLink
@@ -34,6 +34,7 @@ from vchan_testbed.progress import Quiet
 from vchan_testbed.rundir import RunDirectory, create_run
 from vchan_testbed.tracer import layout
 from vchan_testbed.tracer.checks import check_pair
+from vchan_testbed.tracer.faults import FaultPlan
 from vchan_testbed.tracer.reader import Trace, read_trace
 
 NOTHING = {"grants": 0, "ports": 0, "keys": 0, "handles": 0, "processes": 0}
@@ -233,7 +234,7 @@ client:
   - write: {bytes: 8, sizes: 8}
   - read_to_end: {sizes: 8}
 faults:
-  - {at: server, do: hold, nth: 1, call: read, cell: cli_live, until: {%s}, seconds_max: %s}
+  - {side: server, at: r_live, nth: 1, do: delay, until: {%s}, seconds_max: %s}
 timeouts: {settle_seconds: 0.2, run_seconds_max: %s}
 expect: {progress: INCONCLUSIVE}
 """
@@ -279,7 +280,7 @@ client:
   - await_hold: {}
   - read_to_end: {sizes: 8}
 faults:
-  - {at: server, do: hold, nth: 2, call: read, cell: cli_live, until: {cli_live: 0}}
+  - {side: server, at: r_live, nth: 1000, do: delay, until: {cli_live: 0}}
 expect: {progress: INCONCLUSIVE}
 """
 
@@ -559,11 +560,12 @@ def test_so_is_one_in_the_domain_of_the_host(run: RunDirectory) -> None:
 
 
 def test_what_an_endpoint_reports_is_raised_and_the_rest_is_kept(
-    host: LoopbackHost, run: RunDirectory
+    host: LoopbackHost, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = replace(quick("ping-pong"), faults=(Fault("client", "no_such_fault", 1),))
-    with pytest.raises(TestbedError, match="no_such_fault") as error:
-        perform(host, broken, run)
+    plans = {"server": FaultPlan(), "client": FaultPlan(faults=1)}
+    monkeypatch.setattr(attempt, "injection_of", lambda *_: Injection(plans))
+    with pytest.raises(TestbedError, match="cannot inject this plan") as error:
+        perform(host, quick("ping-pong"), run)
     assert error.value.next_step
     assert run.facts()["state"] == "incomplete"
     assert len(read_trace(run.trace("server")).records) > 10

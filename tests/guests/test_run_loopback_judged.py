@@ -86,7 +86,7 @@ def test_a_close_that_comes_between_two_looks_is_known_to_lose_the_tail(tmp_path
     told = records[place["row"]]
     assert (told["seq"], told["kind"]) == (place["record"], Kind.CALL_EXIT)
     fault, held = records[place["row"] - 2], records[place["row"] - 1]
-    assert (fault["kind"], fault["new"]) == (Kind.FAULT, FaultKind.HOLD)
+    assert (fault["kind"], fault["new"]) == (Kind.FAULT, FaultKind.DELAY)
     assert held[["kind", "offset", "new", "flags"]].tolist() == (
         Kind.LOAD,
         Cell.CLI_LIVE,
@@ -97,8 +97,7 @@ def test_a_close_that_comes_between_two_looks_is_known_to_lose_the_tail(tmp_path
 
 THE_OTHER_WAY_ROUND = """\
 faults:
-  - {at: client, do: hold, nth: 1, call: close, cell: cli_live, access: store,
-     until: {left_cons: 1088}}
+  - {side: client, at: c_close, nth: 1, do: delay, until: {left_cons: 1088}}
 """
 
 

@@ -214,6 +214,7 @@ def test_payloads_and_looks(traced: TracedPair) -> None:
         "channels": [],
         "calls": [],
         "faults": [],
+        "told": [],
     }
     traced.connect()
     traced.client("write_all", b"x" * 100, [100])
