@@ -21,6 +21,7 @@ from vchan_testbed.guests.collect import Side, mark_of
 from vchan_testbed.guests.consoles import console_tail
 from vchan_testbed.guests.experiment import Experiment
 from vchan_testbed.guests.fault_rules import Setting, injection_of
+from vchan_testbed.guests.fault_states import fault_states, not_come
 from vchan_testbed.guests.frames import Frame, Message
 from vchan_testbed.guests.helper.keys import channel_path
 from vchan_testbed.guests.hosts.protocol import AgentLink, Host
@@ -289,10 +290,10 @@ class Attempt:
             place = (side.endpoint, message["number"])
             if message["type"] == "told":
                 self._release(*self._injection.relays[place])
-            elif place in self._injection.acts:
+                continue
+            if place in self._injection.acts:
                 self._act(side, message["number"])
-            else:
-                self._tell_peer(side, {"type": "peer_held"})
+            self._tell_peer(side, {"type": "peer_held"})
         if side.over and not side.farewell:
             side.farewell = True
             self._tell_peer(side, {"type": "peer_over"})
@@ -350,6 +351,13 @@ class Attempt:
             outcome = "domain died"
         elif "died" in ends:
             outcome = "endpoint died"
+        faults = fault_states(
+            self._experiment.faults,
+            {name: (side.result or {}).get("faults") for name, side in self._sides.items()},
+            {name: self._run.trace(name) for name in self._sides},
+        )
+        if outcome is not None:
+            self.messages += not_come(faults)
         self._run.update(
             endpoints={name: side.summary() for name, side in self._sides.items()},
             versions={
@@ -362,6 +370,7 @@ class Attempt:
             },
             domain_type=_domain_type(self._sides["server"], self._sides["client"]),
             quiescence=self._quiescence,
+            faults=faults,
             acts=self._acts,
             outcome=outcome,
             messages=[*self._run.facts().get("messages", []), *self.messages],

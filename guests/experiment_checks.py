@@ -18,10 +18,13 @@ from vchan_testbed.guests.experiment_model import (
     ring_bytes,
 )
 from vchan_testbed.guests.fault_rules import Setting, refusal, too_many
+from vchan_testbed.guests.fault_steps import ON_DOMAINS
 from vchan_testbed.guests.rings import standing_still
 from vchan_testbed.guests.workload import JOIN, STREAM_BYTES_MAX
 from vchan_testbed.tracer.faults import FAULTS_MAX
 
+HOLDING = ("delay", *ON_DOMAINS)
+"""Faults that hold the endpoint which they are at."""
 OF_NO_DIRECTION = ("pause", "await_hold")
 
 
@@ -136,14 +139,15 @@ def _check_faults(source: Source, experiment: Experiment) -> None:
 
 
 def _check_awaited(source: Source, experiment: Experiment, endpoint: str) -> None:
-    """Each await_hold takes one delay of the peer."""
+    """Each await_hold takes one fault that holds the peer."""
     awaiting = [n for n, o in enumerate(experiment.operations(endpoint)) if o.do == "await_hold"]
-    holds = [f for f in experiment.faults if f.do == "delay" and f.side != endpoint]
+    holds = [f for f in experiment.faults if f.do in HOLDING and f.side != endpoint]
     if len(awaiting) > len(holds):
         raise source.error(
             (endpoint, awaiting[len(holds)]),
-            f"the {endpoint} awaits more delays than its peer has: {len(holds)}",
-            "It would wait for ever: add a fault `delay` at the other side, or leave it out.",
+            f"the {endpoint} awaits more holds than its peer has: {len(holds)}",
+            "It would wait for ever: add a fault at the other side that holds it (delay, or one of "
+            "its domain), or leave it out.",
         )
 
 

@@ -204,7 +204,10 @@ def _read_operation(entry: str | dict[str, dict[str, Any]]) -> Operation:
 
 
 def _read_fault(entry: dict[str, Any]) -> Fault:
-    pairs = {n: next(iter(entry[n].items())) for n in ("until", "behind") if n in entry}
+    pairs: dict[str, Any] = {}
+    for name in ("until", "behind"):
+        if name in entry:
+            pairs[name] = next(iter(entry[name].items()))
     return Fault(**{**entry, **pairs})
 
 

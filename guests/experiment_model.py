@@ -72,10 +72,11 @@ class Tracing:
 class Fault:
     """What goes wrong at one end: the `nth` time that `side` takes the action `at` of the spec.
 
-    `do` is drop, delay, repeat, stale, corrupt, kill, or of a domain pause, unpause, destroy, panic.
-    `behind` is an own action and how often it has to be taken before `at` is counted. A delay has
-    `seconds`, or `until`: an action of the peer and which time, or a field of the shared page and a
-    value. `value` or `xor` are what a corrupt puts there; `domain` is the end whose domain is meant.
+    `do` is drop, delay, repeat, stale, corrupt or kill; of a domain pause, unpause, destroy or
+    panic. `behind` is an own action and how often it has to be taken before `at` is counted. A
+    delay has `seconds`, or `until`: an action of the peer and which time, or a field of the shared
+    page and a value. `value` or `xor` are what a corrupt puts there; `domain` is the end whose
+    domain is meant.
     """
 
     side: str

@@ -97,15 +97,13 @@ class Act:
 
 @dataclass(frozen=True)
 class Injection:
-    """All faults of a run: what each tracer gets, and what is due when one of them tells something."""
+    """All faults of a run: what each tracer gets, and what is due when one tells something."""
 
     plans: Mapping[str, FaultPlan] = field(default_factory=dict)
     relays: Mapping[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
     """A step that `side` is to tell of, by its number: the fault that waits for it, and where."""
     acts: Mapping[tuple[str, int], Act] = field(default_factory=dict)
     """By side and number of the fault."""
-    delays: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """By side: the numbers of the faults that hold it."""
 
 
 def refusal(fault: Fault, setting: Setting, steps: Steps | None = None) -> Refusal | None:
@@ -169,11 +167,7 @@ def _injection(faults: Sequence[Fault], steps: Steps) -> Injection:
         )
         for side in SIDES
     }
-    delays = {
-        side: frozenset(n for n, fault in enumerate(own[side]) if fault.do == "delay")
-        for side in SIDES
-    }
-    return Injection(plans, relays, acts, delays)
+    return Injection(plans, relays, acts)
 
 
 def _rule(fault: Fault, steps: Steps) -> Rule:
@@ -212,7 +206,7 @@ def _wait_of(fault: Fault) -> tuple[float, int, int, int]:
 
 
 def domain_of(fault: Fault) -> str:
-    """The endpoint whose domain a fault is done to: a paused one takes no step to be unpaused at."""
+    """The endpoint whose domain a fault is done to: a paused one takes no step to go on at."""
     peer = "client" if fault.side == "server" else "server"
     return fault.domain or (peer if fault.do == "unpause" else fault.side)
 

@@ -37,8 +37,8 @@ def _refuse_without_domains(host: Host, experiment: Experiment) -> None:
     asked = [fault.do for fault in experiment.faults if fault.do in ON_DOMAINS]
     if asked and host.kind == "loopback":
         raise InputError(
-            f"The experiment {experiment.name} has the fault {asked[0]}, which is done to a domain, "
-            "and the loopback host has none.",
+            f"The experiment {experiment.name} has the fault {asked[0]}, which is done to a "
+            "domain, and the loopback host has none.",
             next_step="Run it on Xen: --host qemu, local or ssh://USER@NAME.",
         )
 

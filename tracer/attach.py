@@ -36,8 +36,9 @@ CALIBRATION_NS = 10_000_000
 TOLD_MAY_BE_OFF = 0.02
 _Kinds = TypeVar("_Kinds", bound=IntEnum)
 FAULT_STATES = ("not yet", "held", "done", "in vain")
-"""What became of a fault: its step has not come so far; it holds it now; it has had its effect; what
-it waited for did not come in time, or a load that it was to make stale had no earlier value."""
+"""What became of a fault: its step has not come so far; it holds it now; it has had its effect;
+what it waited for did not come in time, or a load that it was to make stale had no earlier value.
+"""
 
 
 class Tracer:

@@ -74,6 +74,14 @@ class Evidence:
         value = self._seen(role).get("event_fd_readable")
         return value if isinstance(value, bool) else None
 
+    def page(self, role: Role) -> bytes | None:
+        """The head of the shared page as it saw it."""
+        value = self._seen(role).get("page")
+        try:
+            return bytes.fromhex(value) if isinstance(value, str) else None
+        except ValueError:
+            return None
+
     def in_call(self, role: Role) -> str | None:
         """The call that its thread was in."""
         return self._seen(role).get("in_call")

@@ -1,7 +1,7 @@
 """What decides before anything is followed through the spec.
 
     lost records? -> the traces' own contradictions -> missing records? -> the bytes ->
-    what the spec cannot express -> records that the library does not make
+    what the spec cannot express -> records that the library does not make -> the page at the end
 
 The first of these that has something to say decides.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from vchan_testbed.tracer.checks import check_pair
 from vchan_testbed.validate.evidence import ROLES
+from vchan_testbed.validate.final_page import page_problems
 from vchan_testbed.validate.handshake import handshake_problems
 from vchan_testbed.validate.payload import digests_of, payload_problems
 from vchan_testbed.validate.prepare import Case
@@ -23,7 +24,7 @@ REPEAT = "repeat the run: what is missing in its traces does not come back"
 
 def decided_before(case: Case) -> Verdict | None:
     """The verdict on what is not followed through the spec, for the first reason that there is."""
-    for look in (_lost, _contradictions, _missing, _payload, _needs, _foreign_records):
+    for look in (_lost, _contradictions, _missing, _payload, _needs, _foreign_records, _page):
         if found := look(case):
             return found
     return None
@@ -115,6 +116,16 @@ def _foreign_records(case: Case) -> Verdict | None:
     first = min(problems, key=lambda problem: problem.row)
     place = place_of(case.traces[first.role], first.row, first.text)
     return _rejected("record", first.text, place)
+
+
+def _page(case: Case) -> Verdict | None:
+    if case.level == "calls":
+        return None
+    records = {role: case.traces[role].records for role in ROLES}
+    for problem in page_problems(records, case.endings, case.evidence):
+        place = place_of(case.traces[problem.role], problem.row, problem.text)
+        return _rejected("record", problem.text, place)
+    return None
 
 
 def _open(reason: str, advice: str) -> Verdict:

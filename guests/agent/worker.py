@@ -1,8 +1,8 @@
 """The worker: opens the channel under the tracer and performs one endpoint's operations.
 
 It speaks with its supervisor over a socket: one JSON object a line each way. The first line is the
-start message; later ones ask for a look, or tell of the peer: that it is held, that it has done what
-a fault waits for, that it is over. When the socket ends, so
+start message; later ones ask for a look, or tell of the peer: that it is held, that it has done
+what a fault waits for, that it is over. When the socket ends, so
 does the worker.
 """
 

@@ -139,7 +139,6 @@ def test_the_tracers_get_rules_and_the_runner_what_to_hand_on() -> None:
         ("server", 1): Act("destroy", "server"),
         ("client", 2): Act("unpause", "server"),
     }
-    assert injection.delays == {"client": {1}, "server": {0}}
 
 
 def test_a_plan_goes_through_json() -> None:
