@@ -392,7 +392,7 @@ def _faults(lane: _Lane) -> Iterator[Problem]:
 
 
 def _behind_faults(lane: _Lane, faults: Mask) -> Indices:
-    """For each record the next one of its thread that is no fault; if none is, how many there are."""
+    """For each record the next one of its thread that is no fault; without one, their number."""
     count = len(faults)
     others = np.append(np.flatnonzero(~faults), count)
     at = np.arange(count)

@@ -21,6 +21,7 @@ from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.channel import ChannelLanes
 from vchan_testbed.validate.channel_merge import ChannelLane
 from vchan_testbed.validate.endings import Ending
+from vchan_testbed.validate.kept import kept_only
 from vchan_testbed.validate.merge import Ints
 from vchan_testbed.validate.order import Order, RunningOrder, raise_to
 
@@ -47,21 +48,12 @@ def calls_alone(trace: Trace, ending: Ending) -> tuple[Trace, Ending]:
     """What a tracer of calls would have written down of the same run, and how it ends."""
     records = trace.records
     keep = ~np.isin(records["kind"], list(WITHIN_CALLS))
-    # A fault's record stands before what it hit, and goes with it.
-    keep[:-1] &= keep[1:] | (records["kind"][:-1] != Kind.FAULT)
-    place = np.cumsum(keep) - 1
-    left = records[keep].copy()
-    for thread in np.unique(left["thread"]):
-        # A number that was missing is missing still.
-        gone = np.cumsum(~keep & (records["thread"] == thread))[keep]
-        own = left["thread"] == thread
-        left["seq"][own] -= gone[own].astype(np.uint32)
-    rows = ending.rows[keep[ending.rows]]
-    header = replace(trace.header, level="calls")
-    return (
-        replace(trace, header=header, records=left),
-        replace(ending, rows=place[rows].astype(np.int64)),
-    )
+    # A fault's record stands before what it hit, perhaps behind others, and goes with it.
+    faults = records["kind"] == Kind.FAULT
+    stays = np.append(np.flatnonzero(~faults), len(records) - 1)
+    keep &= ~faults | keep[stays[np.searchsorted(stays[:-1], np.arange(len(records)))]]
+    left, ends = kept_only(trace, ending, keep)
+    return replace(trace, header=replace(trace.header, level="calls"), records=left), ends
 
 
 def order_by_results(lanes: ChannelLanes, known: Order) -> Order:

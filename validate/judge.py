@@ -41,6 +41,8 @@ class Options:
     """The spec's tables, if they have been read already."""
     level: Level | None = None
     """"calls": as if calls and events alone had been recorded; None: by all that was."""
+    ignore_injected: bool = False
+    """Judge as if nobody had written down which faults were injected."""
 
 
 def judge_run(
@@ -71,7 +73,15 @@ def judge_traces(
     progress = progress or Quiet()
     options = options or Options()
     with progress.step("Read and merge the traces"):
-        case = prepare(server, client, run_facts, options.size, options.tables, options.level)
+        case = prepare(
+            server,
+            client,
+            run_facts,
+            options.size,
+            options.tables,
+            options.level,
+            ignore_injected=options.ignore_injected,
+        )
     found = decided_before(case) or followed(case, options.judge, progress)
     return replace(_framed(found, case), seconds=time.monotonic() - began)
 

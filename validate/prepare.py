@@ -20,6 +20,7 @@ from vchan_testbed.validate.cuts import Cut, Size, cuts_of
 from vchan_testbed.validate.direction import DirectionLanes, direction_lanes
 from vchan_testbed.validate.endings import Ending, ending_of
 from vchan_testbed.validate.evidence import ROLES, Evidence
+from vchan_testbed.validate.injected import without_injected
 from vchan_testbed.validate.order import Order, order_of, orders_together
 from vchan_testbed.validate.table import DIRECTIONS, TABLE, RecordTable, Side, load_table
 from vchan_testbed.validate.tlc.actions import LIBRARY, ActionMap, load_action_map
@@ -159,10 +160,13 @@ def prepare(
     size: Size | None = None,
     tables: Tables | None = None,
     level: Level | None = None,
+    *,
+    ignore_injected: bool = False,
 ) -> Case:
     """Read two traces and lay out their lanes.
 
     `level` "calls": as if calls and events alone had been recorded; None: by all that was.
+    `ignore_injected`: as if nobody had written down which faults were injected.
 
     Raises InputError for what is no trace or no pair, TraceDamaged for a damaged one.
     """
@@ -177,6 +181,9 @@ def prepare(
         traces[trace.header.role] = trace
     evidence = Evidence(facts or {})
     endings = {role: ending_of(trace, evidence) for role, trace in traces.items()}
+    if ignore_injected:
+        for role in ROLES:
+            traces[role], endings[role] = without_injected(traces[role], endings[role])
     if level == "calls" or any(trace.header.level == "calls" for trace in traces.values()):
         for role in ROLES:
             traces[role], endings[role] = calls_alone(traces[role], endings[role])

@@ -168,7 +168,7 @@ class Verdict:
     records: int = 0
     seconds: float = 0.0
     faults_injected: int = 0
-    """Records whose effect the test bed dropped, as the experiment asked."""
+    """Records whose effect the test bed changed, as the experiment asked."""
     spurious: int = 0
     """Wake-ups that no recorded event explains, which the event channel allows."""
     coverage: Mapping[str, int] = field(default_factory=dict)

@@ -63,7 +63,7 @@ def last_fault(trace: Trace, kind: FaultKind) -> int:
 
 @pytest.mark.parametrize("do", ["destroy", "panic"])
 def test_a_domain_dies_at_a_step(tmp_path: Path, do: str) -> None:
-    fault = f"side: client, at: w_raise, nth: 1, behind: {{w_put: 2}}, do: {do}"
+    fault = f"side: client, at: w_put, nth: 3, do: {do}"
     facts, verdict, traces = run(tmp_path, fault, "INCONCLUSIVE")
     assert facts["outcome"] == "domain died"
     assert facts["endpoints"]["client"]["ended"] == "lost"
@@ -96,7 +96,7 @@ def test_a_domain_is_paused_at_a_step_and_unpaused_at_one_of_its_peer(tmp_path: 
 
 
 def test_a_process_is_killed_at_a_step(tmp_path: Path) -> None:
-    fault = "side: client, at: w_raise, nth: 1, behind: {w_put: 2}, do: kill"
+    fault = "side: client, at: w_put, nth: 3, do: kill"
     facts, verdict, traces = run(tmp_path, fault, "INCONCLUSIVE")
     assert facts["outcome"] == "endpoint died"
     assert [each["became"] for each in facts["faults"]] == ["done"]

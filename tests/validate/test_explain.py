@@ -104,7 +104,7 @@ def test_a_violation_names_the_action_and_whose_fault_it_is() -> None:
     lines = explain(verdict)
     assert "r_wait was due and never came: the fault of the event channel." in lines[1]
     assert "Progress: the event was raised at record 40 and never came." in lines
-    assert "Faults: the test bed dropped one event, as the experiment asked." in lines
+    assert "Faults: the test bed changed one step, as the experiment asked." in lines
     assert "under `expect:`" in lines[-1]
     assert "look at the event channel" in explain(replace(verdict, faults_injected=0))[-1]
 

@@ -373,7 +373,7 @@ def test_an_injected_fault_is_marked_where_it_happened(tmp_path: Path) -> None:
     client.records["flags"][16] = Flag.FAULT_INJECTED
     write_report(run, REJECTED, server, client)
     rejection = section(parsed((run / "report.html").read_text()), "rejection")
-    assert "dropped by the test bed" in rejection.words()
+    assert "changed by the test bed" in rejection.words()
 
 
 def test_progress_shows_every_candidate(tmp_path: Path) -> None:

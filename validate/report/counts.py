@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vchan_testbed.tracer.format import Records, Role
-from vchan_testbed.tracer.layout import Call, Cell, Flag, Kind
+from vchan_testbed.tracer.layout import Call, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.report.indices import DIRECTIONS, Ints
 
@@ -89,12 +89,15 @@ def calls_of(trace: Trace) -> tuple[Calls, ...]:
 
 
 def _notifies(trace: Trace) -> tuple[int, int, int]:
-    """Notifies of an end: sent, failed, dropped."""
-    rows = trace.records[trace.records["kind"] == Kind.NOTIFY]
-    dropped = (rows["flags"] & Flag.FAULT_INJECTED) != 0
+    """Notifies of an end: sent (one that was repeated is two), failed, dropped."""
+    at = np.flatnonzero(trace.records["kind"] == Kind.NOTIFY)
+    rows, faults = trace.records[at], trace.records[np.maximum(at - 1, 0)]
+    changed = (rows["flags"] & Flag.FAULT_INJECTED) != 0
+    repeated = changed & (faults["kind"] == Kind.FAULT) & (faults["new"] == FaultKind.REPEAT)
+    dropped = changed & ~repeated
     succeeded = _succeeded(rows["new"]) & ~dropped
     return (
-        int(np.count_nonzero(succeeded)),
+        int(np.count_nonzero(succeeded) + np.count_nonzero(succeeded & repeated)),
         int(len(rows) - np.count_nonzero(succeeded | dropped)),
         int(np.count_nonzero(dropped)),
     )

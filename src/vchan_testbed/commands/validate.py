@@ -76,6 +76,12 @@ class Subject:
     type=click.Choice(LEVELS),
     help="Judge by all that was recorded (without it), or as if calls and events alone had been.",
 )
+@click.option(
+    "--ignore-injected",
+    is_flag=True,
+    help="Judge without a look at the records of faults that were injected. The verdict on what "
+    "happened is the same; it does not say any more that the test bed had a hand in it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what verdict.json holds.")
 @click.option(
     "--dry-run",
@@ -88,6 +94,7 @@ def validate(
     runs: tuple[Path, ...],
     spec: SpecName,
     level: Level | None,
+    ignore_injected: bool,
     as_json: bool,
     dry_run: bool,
 ) -> None:
@@ -98,7 +105,7 @@ def validate(
     work = context.with_resource(tempfile.TemporaryDirectory(prefix="vchan-channels-"))
     subjects = subjects_of(runs, Path(work))
     progress = Quiet() if as_json else for_terminal()
-    options = Options(tables=load_tables(spec), level=level)
+    options = Options(tables=load_tables(spec), level=level, ignore_injected=ignore_injected)
     if dry_run:
         for subject in subjects:
             describe(subject, options)
@@ -189,7 +196,13 @@ def judged(subject: Subject, progress: Progress, options: Options, *, as_json: b
 def describe(subject: Subject, options: Options) -> None:
     """Say what would be judged, and how. Raises what judging raises for traces that are no good."""
     traces = subject.server, subject.client
-    case = prepare(*traces, subject.facts, tables=options.tables, level=options.level)
+    case = prepare(
+        *traces,
+        subject.facts,
+        tables=options.tables,
+        level=options.level,
+        ignore_injected=options.ignore_injected,
+    )
     click.echo(subject.name)
     for role, trace in case.traces.items():
         click.echo(f"  {role}: {len(trace.records)} records, {trace.ending}")
