@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from vchan_testbed.guests.agent import inspect
+from vchan_testbed.errors import TestbedError
+from vchan_testbed.guests.agent import inspect, supervisor
 from vchan_testbed.guests.experiment import load_experiment
 from vchan_testbed.guests.frames import Frame, Kind, Message, encode, message_frame, read_frame
 from vchan_testbed.guests.hosts.loopback import LoopbackHost
@@ -202,3 +203,17 @@ def until(seconds: float) -> Iterator[None]:
 def blocked(pid: int) -> bool:
     state = inspect.thread_state(pid, pid)
     return state is not None and bool(state["blocked_in_kernel"])
+
+
+def test_a_kernel_is_let_panic_where_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trigger = tmp_path / "sysrq-trigger"
+    trigger.touch()
+    monkeypatch.setattr(supervisor, "SYSRQ_TRIGGER", trigger)
+    supervisor.panic()
+    assert trigger.read_text() == "c"
+    monkeypatch.setattr(supervisor, "SYSRQ_TRIGGER", tmp_path / "no" / "trigger")
+    with pytest.raises(TestbedError, match="cannot be made to crash") as error:
+        supervisor.panic()
+    assert "CONFIG_MAGIC_SYSRQ" in error.value.next_step

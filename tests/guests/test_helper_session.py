@@ -273,6 +273,20 @@ def test_domains_of_others_are_never_touched(xen: FakeXen) -> None:
     assert ["xl", "destroy", "somebody-elses"] not in xen.commands
 
 
+def test_what_an_experiment_asks_for_is_done_to_own_domains_alone(xen: FakeXen) -> None:
+    xen.domains[77] = FakeDomain("somebody-elses", 77, "", state="-b----")
+    with session(xen) as client:
+        domid = create(client)
+        for do in ("pause", "unpause"):
+            assert client.ask("act", domid=domid, do=do)["type"] == "acted"
+            assert ["xl", do, str(domid)] in xen.commands
+            with pytest.raises(TestbedError, match="none of this helper's"):
+                client.ask("act", domid=77, do=do)
+        with pytest.raises(TestbedError, match="does not reboot a domain"):
+            client.ask("act", domid=domid, do="reboot")
+    assert not [command for command in xen.commands if command[-1] == "77"]
+
+
 def test_a_time_out_of_libxl_is_tried_once_more(xen: FakeXen) -> None:
     xen.failures = ["libxl: error: Domain 1: Console tty: timed out"]
     with session(xen) as client:

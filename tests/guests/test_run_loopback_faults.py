@@ -128,7 +128,7 @@ def test_a_fault_and_its_verdict(
 
 
 def test_a_page_that_the_records_do_not_lead_to_is_seen(tmp_path: Path) -> None:
-    """Both wait, and nobody owes anything; a bit that nobody ever tests stands in the page beside."""
+    """Both wait, and nobody owes anything; a bit that nobody tests stands in the page beside."""
     facts, verdict = run(tmp_path, WAIT, "side: server, at: r_arm, nth: 1, do: corrupt, xor: 4")
     assert facts["outcome"] == "stood still"
     # It was killed then: what became of its fault is read from its trace.
