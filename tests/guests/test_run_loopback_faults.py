@@ -47,8 +47,9 @@ client:
 faults:
   - {%s}
 timeouts: {settle_seconds: 0.5, run_seconds_max: 60}
-expect: {progress: PROGRESS}
+expect: {progress: STALLED}
 """
+"""Named as what it is not, because what must hang is refused where progress is expected."""
 
 CASES = [
     # the fault, what became of it, how the run ended, conformance, progress, words of the reason
