@@ -12,7 +12,9 @@ Where they differ from Xen and Linux, knowingly:
 - What the kernel does at a process's death, the guardian does just after it.
 - A process that is killed in the middle of ending a transaction leaves half of it.
 - Domains do not die: a dead process's xenstore keys stay, as on Xen, and so does its domain.
-- No watches, no virtual interrupts, no grant copy, no dma-buf.
+- A watch tells the path that it was made for, not that of the node that changed, and its fd does
+  not tell of it; what changes meanwhile is told once.
+- No virtual interrupts, no grant copy, no dma-buf.
 """
 
 from vchan_testbed.guests.loopback.build import build_standins

@@ -27,16 +27,27 @@ STAND_INS = (
     StandIn("libxenevtchn.so.1", ("evtchn.c", "ports.c", "host.c"), "evtchn.map"),
     StandIn("libxengnttab.so.1", ("gnttab.c", "grants.c", "ports.c", "host.c"), "gnttab.map"),
     StandIn(
-        "libxenstore.so.4", ("xenstore.c", "transaction.c", "store.c", "host.c"), "xenstore.map"
+        "libxenstore.so.4",
+        ("xenstore.c", "watch.c", "transaction.c", "store.c", "host.c"),
+        "xenstore.map",
     ),
+    StandIn("libxenctrl.so.4.17", ("xenctrl.c", "host.c"), "xenctrl.map"),
 )
 GUARDIAN = "guardian"
-GUARDIAN_SOURCES = ("guardian.c", "grants.c", "ports.c", "transaction.c", "store.c", "host.c")
+GUARDIAN_SOURCES = (
+    "guardian.c",
+    "grants.c",
+    "ports.c",
+    "watch.c",
+    "transaction.c",
+    "store.c",
+    "host.c",
+)
 COMPILE_FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread")
 
 
 def build_standins() -> Path:
-    """The folder with the three stand-ins and the guardian, compiled when it is not cached.
+    """The folder with the stand-ins and the guardian, compiled when it is not cached.
 
     Raises TestbedError when there is no compiler or libxen-dev's headers are missing.
     """

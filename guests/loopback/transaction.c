@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "transaction.h"
+#include "watch.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -292,6 +293,8 @@ int transaction_set_perms_locked(const struct host_view *view, struct transactio
 
 int transaction_commit_locked(const struct host_view *view, struct transaction *t)
 {
+    uint64_t before = view->host->store_generation;
+
     for (const struct looked_at *entry = t->nodes; entry; entry = entry->next)
         if (node_generation_locked(view, entry->path) != entry->generation)
             return fail(EAGAIN);
@@ -305,6 +308,8 @@ int transaction_commit_locked(const struct host_view *view, struct transaction *
             return -1;
         }
     }
+    if (view->host->store_generation != before)
+        watch_wake(view->host);
     return 0;
 }
 

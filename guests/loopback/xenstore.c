@@ -9,12 +9,14 @@
 #include <unistd.h>
 
 #include "transaction.h"
+#include "watch.h"
 
 struct xs_handle {
     struct host_view *view;
     struct transaction *transactions;
+    struct watch *watches;
     uint32_t next_id;
-    int fd; /* only an fd to hand out */
+    int fd; /* only an fd to hand out: it does not tell of watches */
 };
 
 /* One call: the transaction it belongs to, or one that begins and ends with it. */
@@ -107,6 +109,12 @@ void xs_close(struct xs_handle *h)
         transaction_clear(h->transactions);
         free(h->transactions);
         h->transactions = next;
+    }
+    while (h->watches) {
+        struct watch *next = h->watches->next;
+
+        free(h->watches);
+        h->watches = next;
     }
     if (h->fd >= 0)
         close(h->fd);
@@ -321,4 +329,78 @@ char *xs_get_domain_path(struct xs_handle *h, unsigned int domid)
 bool xs_is_domain_introduced(struct xs_handle *h, unsigned int domid)
 {
     return domain_exists(h->view->host, domid);
+}
+
+bool xs_watch(struct xs_handle *h, const char *path, const char *token)
+{
+    struct watch *watch = watch_new(h->view->domid, path, token), **end = &h->watches;
+
+    if (!watch)
+        return false;
+    while (*end)
+        end = &(*end)->next;
+    *end = watch;
+    return true;
+}
+
+bool xs_unwatch(struct xs_handle *h, const char *path, const char *token)
+{
+    for (struct watch **link = &h->watches; *link; link = &(*link)->next) {
+        struct watch *watch = *link;
+
+        if (strcmp(watch->given, path) || strcmp(watch->token, token))
+            continue;
+        *link = watch->next;
+        free(watch);
+        return true;
+    }
+    errno = ENOENT;
+    return false;
+}
+
+/* What is due now, packed as the library does it: path and token. NULL with errno EAGAIN. */
+static char **due_now(struct xs_handle *h, uint64_t *generation)
+{
+    struct names told = {0};
+    struct watch *watch;
+    char **packed = NULL;
+
+    host_lock(h->view->host);
+    *generation = h->view->host->store_generation;
+    watch = watch_due_locked(h->view, h->watches);
+    host_unlock(h->view->host);
+    errno = EAGAIN;
+    if (!watch)
+        return NULL;
+    name_add(&told, watch->given);
+    name_add(&told, watch->token);
+    if (!told.failed)
+        packed = names_pack(&told);
+    free(told.text);
+    return packed;
+}
+
+char **xs_check_watch(struct xs_handle *h)
+{
+    uint64_t generation;
+
+    return due_now(h, &generation);
+}
+
+char **xs_read_watch(struct xs_handle *h, unsigned int *num)
+{
+    int saved = errno;
+
+    for (;;) {
+        uint64_t generation;
+        char **told = due_now(h, &generation);
+
+        if (told) {
+            *num = 2;
+            errno = saved;
+            return told;
+        }
+        if (errno != EAGAIN || watch_wait(h->view->host, generation))
+            return NULL;
+    }
 }

@@ -11,6 +11,7 @@ from typing import Any
 from serving import serve
 
 PAGE_BYTES = 4096
+DOMINFO_BYTES_MAX = 1024
 POINTER = ctypes.c_void_p
 WORD = ctypes.c_uint32
 WORDS = ctypes.POINTER(ctypes.c_uint32)
@@ -65,6 +66,15 @@ SIGNATURES: dict[str, dict[str, tuple[Any, list[Any]]]] = {
         ),
         "xs_transaction_start": (WORD, [POINTER]),
         "xs_transaction_end": (ctypes.c_bool, [POINTER, WORD, ctypes.c_bool]),
+        "xs_watch": (ctypes.c_bool, [POINTER, TEXT, TEXT]),
+        "xs_unwatch": (ctypes.c_bool, [POINTER, TEXT, TEXT]),
+        "xs_read_watch": (POINTER, [POINTER, WORDS]),
+        "xs_check_watch": (POINTER, [POINTER]),
+    },
+    "libxenctrl.so.4.17": {
+        "xc_interface_open": (POINTER, [POINTER, POINTER, ctypes.c_uint]),
+        "xc_interface_close": (INT, [POINTER]),
+        "xc_domain_getinfo": (INT, [POINTER, WORD, ctypes.c_uint, POINTER]),
     },
 }
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -194,6 +204,32 @@ def list_keys(handle: int, transaction: int, path: str) -> list[str]:
     return found
 
 
+def _told(pointer: int) -> list[str]:
+    texts = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_char_p))
+    found = [os.fsdecode(texts[0]), os.fsdecode(texts[1])]
+    LIBC.free(pointer)
+    return found
+
+
+def read_watch(handle: int) -> list[str]:
+    """Path and token of the next watch that fires."""
+    return _told(XEN["xs_read_watch"](handle, words([0])))
+
+
+def check_watch(handle: int) -> list[str]:
+    """The same of one that has fired."""
+    return _told(XEN["xs_check_watch"](handle))
+
+
+def first_domain(first: int) -> int:
+    """The domid that libxenctrl tells of at `first` or behind it, -1 for none."""
+    handle = XEN["xc_interface_open"](None, None, 0)
+    info = ctypes.create_string_buffer(DOMINFO_BYTES_MAX)
+    count = XEN["xc_domain_getinfo"](handle, first, 1, info)
+    XEN["xc_interface_close"](handle)
+    return int.from_bytes(info.raw[:4], "little") if count else -1
+
+
 def get_permissions(handle: int, path: str) -> list[list[int]]:
     count = words([0])
     pointer = XEN["xs_get_permissions"](handle, 0, path, count)
@@ -236,6 +272,9 @@ if __name__ == "__main__":
             "read_key": read_key,
             "write_key": write_key,
             "list_keys": list_keys,
+            "read_watch": read_watch,
+            "check_watch": check_watch,
+            "first_domain": first_domain,
             "get_permissions": get_permissions,
             "set_permissions": set_permissions,
             "take_host_lock": take_host_lock,
