@@ -153,6 +153,7 @@ def test_undecided_is_fine_where_it_is_expected(tmp_path: Path) -> None:
     [
         ("default", ["ACCEPTED", "PROGRESS"]),
         ("packets", ["ACCEPTED", "PROGRESS"]),
+        ("dropped-event", ["ACCEPTED", "VIOLATION"]),
         ("mutual-writes", ["ACCEPTED", "STALLED"]),
     ],
 )
@@ -186,9 +187,10 @@ def test_a_run_is_judged_again_as_if_calls_alone_had_been_recorded(tmp_path: Pat
 
 def test_a_fault_at_an_access_is_refused_where_none_is_caught(tmp_path: Path) -> None:
     experiment = tmp_path / "calls.yaml"
-    experiment.write_text(f"{DROPPED.read_text()}tracing: {{level: calls}}\n")
+    experiment.write_text(f"{CLOSE_RACE.read_text()}tracing: {{level: calls}}\n")
     command = ["run", str(experiment), "--host", "loopback", "--out", str(tmp_path / "run")]
     ran = CliRunner().invoke(main, command)
-    assert ran.exit_code == ExitStatus.TESTBED_FAILED
-    assert "hangs on an access" in ran.output
-    assert "level exact" in ran.output
+    assert ran.exit_code == ExitStatus.USAGE
+    assert "r_live is an access, and accesses are not caught at the level calls" in ran.output
+    assert "Next: Trace at the level exact." in ran.output
+    assert not (tmp_path / "run").exists()
