@@ -10,6 +10,7 @@ from typing import Any
 
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.helper import xl
+from vchan_testbed.guests.helper.emulator import emulated
 
 CAPABILITIES = Path("/proc/xen/capabilities")
 OWN_GUEST = Path("/usr/lib/vchan-testbed/domu")
@@ -34,8 +35,8 @@ NUMBERS = ("cpus", "total_memory_mib", "free_memory_mib")
 async def facts() -> dict[str, Any]:
     """Xen, its command line and resources, dom0's kernel; `xen_version` is None without Xen.
 
-    Sizes in MiB. `guest` names kernel and initramfs of guests where this host's own image holds
-    them.
+    Sizes in MiB. `emulated` tells whether QEMU emulates this host's processors; `guest` names the
+    kernel and the initramfs of guests where this host's own image holds them.
     """
     found: dict[str, Any] = {
         "xen_version": None,
@@ -43,6 +44,7 @@ async def facts() -> dict[str, Any]:
         "kernel_version": platform.version(),
         "kernel_command_line": _read(Path("/proc/cmdline")),
         "machine": platform.machine(),
+        "emulated": emulated(),
         "python": platform.python_version(),
         "xenstored": _xenstored(),
         "guest": _own_guest(),

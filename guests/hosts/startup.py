@@ -16,7 +16,7 @@ from vchan_testbed.guests.hosts import warm
 from vchan_testbed.guests.hosts.carrier import SocketCarrier
 from vchan_testbed.guests.hosts.client import HelperClient
 from vchan_testbed.guests.hosts.machine import Machine, Qemu, Watchdog, make_ssh_key, public_part
-from vchan_testbed.guests.hosts.xen import Ground, XenHost, on_the_host
+from vchan_testbed.guests.hosts.xen import XenHost, on_the_host
 from vchan_testbed.progress import Progress
 
 # Idle: dom0 answers after 13 s, 1.5 s after a restore. Many times that for machines that are slow
@@ -171,7 +171,7 @@ class Starter:
             connect,
             on_the_host,
             self.progress,
-            Ground(self.machine.accelerator.name),
+            accelerator=self.machine.accelerator.name,
             baseline=baseline,
         )
         try:

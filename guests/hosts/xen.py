@@ -37,23 +37,11 @@ class Guest:
     ramdisk: str
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What the host's CPUs are to the guests."""
-
-    accelerator: str = "none"
-    """"none" on hardware, else what QEMU runs the host with."""
-
-    @property
-    def emulated(self) -> bool:
-        """Whether guests may be lost by the emulator's fault."""
-        return self.accelerator == "tcg"
-
-
 class XenHost:
     """Domains behind a helper. `connect` opens the session, `guest` says what guests boot.
 
-    `baseline` is what was in use before the domains that an earlier session left idle were made.
+    `accelerator` is what QEMU runs the host with, where that is QEMU of our own. `baseline` is what
+    was in use before the domains that an earlier session left idle were made.
     """
 
     def __init__(
@@ -62,15 +50,15 @@ class XenHost:
         connect: Callable[[], HelperClient],
         guest: Callable[[HelperClient], Guest],
         progress: Progress,
-        ground: Ground | None = None,
         *,
+        accelerator: str = "none",
         baseline: Mapping[str, int] | None = None,
     ) -> None:
         self._kind = kind
         self._connect = connect
         self._guest = guest
         self._progress = progress
-        self._ground = ground or Ground()
+        self._accelerator = accelerator
         self._client_if_open: HelperClient | None = None
         self._baseline = None if baseline is None else dict(baseline)
         self._links: dict[str, AgentLink] = {}
@@ -118,7 +106,7 @@ class XenHost:
 
     def facts(self) -> dict[str, Any]:
         """Xen's and dom0's, and how the host's CPUs are made."""
-        return {**self._client.facts, "kind": self.kind, "accelerator": self._ground.accelerator}
+        return {**self._client.facts, "kind": self.kind, "accelerator": self._accelerator}
 
     def endpoints(self, experiment: Experiment) -> dict[str, AgentLink]:
         """Domains that run, and an agent in each. Asked again, it makes the pair anew.
@@ -163,7 +151,7 @@ class XenHost:
 
     def lost_guests(self) -> list[str]:
         """Guests that died of a triple fault under an emulator: no workload does that."""
-        if not self._ground.emulated:
+        if not self._emulated:
             return []
         states = self._client.ask("states")["domains"]
         return [
@@ -207,16 +195,21 @@ class XenHost:
             raise TestbedError("The host is not open.", next_step="Use it in a `with` statement.")
         return self._client_if_open
 
+    @property
+    def _emulated(self) -> bool:
+        """Whether guests may be lost by an emulator's fault."""
+        return bool(self._client.facts["emulated"])
+
     def _config(self, config: DomainConfig) -> dict[str, Any]:
         kind = self._default_type() if config.type == "default" else config.type
         # Pinned PVH guests were not lost in 24 tries under TCG, others twice (4.17 and 4.20).
-        pinned = self._ground.emulated and kind == "pvh"
+        pinned = self._emulated and kind == "pvh"
         return {**asdict(config), "type": kind, "cpus": PINNED_CPU if pinned else None}
 
     def _default_type(self) -> str:
         """PVH, as domains are made today; PV where that is emulated or the CPU cannot."""
         can = "hvm" in str(self._client.facts.get("virt_capabilities", "")).split()
-        return "pvh" if can and not self._ground.emulated else "pv"
+        return "pvh" if can and not self._emulated else "pv"
 
     def _create(self, label: str, config: dict[str, Any], guest: Guest) -> int:
         answer = self._client.ask(

@@ -25,7 +25,7 @@ from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.experiment_model import DomainConfig
 from vchan_testbed.guests.hosts.carrier import ProcessCarrier
 from vchan_testbed.guests.hosts.client import HelperClient, HelperGone
-from vchan_testbed.guests.hosts.xen import Ground, Guest, XenHost
+from vchan_testbed.guests.hosts.xen import Guest, XenHost
 from vchan_testbed.progress import Quiet
 
 HERE = Path(__file__).parent / "fake_xen"
@@ -480,11 +480,36 @@ def default_pair(kind: str) -> Experiment:
     )
 
 
+def host_of(xen: FakeXen) -> XenHost:
+    return XenHost("qemu", lambda: HelperClient(carrier(xen)), lambda _: Guest("/k", "/r"), Quiet())
+
+
+@pytest.mark.parametrize(
+    ("emulated", "wanted", "made", "pinned"),
+    [
+        (False, "default", "pvh", False),
+        (True, "default", "pv", False),
+        (False, "pvh", "pvh", False),
+        (True, "pvh", "pvh", True),
+    ],
+)
+def test_an_emulated_host_gets_domains_that_emulators_do_not_lose(
+    xen: FakeXen, emulated: bool, wanted: str, made: str, pinned: bool
+) -> None:
+    with host_of(xen) as host:
+        host.client.hello["facts"]["emulated"] = emulated
+        host.prepare(default_pair(wanted))
+        (domain,) = xen.domains.values()
+        assert domain.config.split('type="')[1].split('"')[0] == made
+        assert ("\ncpus=" in domain.config) is pinned
+        xen.said = f"(XEN) d{domain.domid}v0 Triple fault - invoking HVM shutdown action 1"
+        xen.die(domain.domid, "---s--")
+        wait_until(lambda: host.client.ask("states")["domains"][0]["state"] == "shut down")
+        assert bool(host.lost_guests()) is emulated
+
+
 def test_idle_domains_of_a_session_before_are_taken_over_if_they_fit(xen: FakeXen) -> None:
-    host = XenHost(
-        "qemu", lambda: HelperClient(carrier(xen)), lambda _: Guest("/k", "/r"), Quiet(), Ground()
-    )
-    with host:
+    with host_of(xen) as host:
         host.prepare(default_pair("default"))
         assert [d.config.split('type="')[1][:3] for d in xen.domains.values()] == ["pvh"]
         (idle,) = host.client.ask("states")["domains"]
