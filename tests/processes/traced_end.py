@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import faulthandler
 import json
 import os
-import random
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from channel_end import End
 from serving import serve
+from siege import Besieged, Besieger, opens
 
-from vchan_testbed.bindings.errors import VchanError
 from vchan_testbed.bindings.extension import ffi
 from vchan_testbed.bindings.raw import library_soname
 from vchan_testbed.tracer.attach import Tracer
-
-NASTY = (0, 1, 7, 1023, 1024, 1025, 4095, 4096, 4097, 1 << 31, (1 << 32) - 1, 0xDEADBEEF)
-INDICES_SHARE, ALL_SHARE = 0.6, 0.9
-"""Of stores: to indices, to these and to the bytes behind them; the rest goes to what follows."""
-BREATH_SECONDS = 0.0002
-"""Between two rounds: else the trace of a second fills a disk."""
 
 
 class Traced:
@@ -40,8 +30,7 @@ class Traced:
         self.others: dict[str, End] = {}
         self.running: dict[str, tuple[threading.Thread, list[Any]]] = {}
         self.application: ctypes.CDLL | None = None
-        self.besieged = threading.Event()
-        self.facing: tuple[threading.Thread, list[int]] | None = None
+        self.besieged: Besieged | None = None
 
     def trace(self, path: str, role: str, options: str) -> int:
         """Begin; the doorbell's descriptor. `options` are the Tracer's as JSON."""
@@ -99,59 +88,35 @@ class Traced:
         return result[0]
 
     def store_garbage(self, seed: int, count: int) -> None:
-        """Store values that no library would, where the peer of an honest one looks."""
+        """Be a peer that no library is."""
         assert self.end.channel is not None
-        ctrl = self.end.channel._ctrl
-        assert ctrl is not None
-        # libxenvchan.h: struct libxenvchan is a handle of grants, then the page.
-        page = memoryview(ffi.buffer(ffi.cast("char **", ctrl)[1], 64))
-        words, octets = page.cast("B").cast("I"), page.cast("B")
-        chance = random.Random(seed)
-        for _ in range(count):
-            kind = chance.random()
-            if kind < INDICES_SHARE:
-                words[chance.randrange(4)] = chance.choice(NASTY) ^ chance.choice(NASTY)
-            elif kind < ALL_SHARE:
-                octets[chance.randrange(16, 24)] = chance.randrange(256)
-            else:
-                words[chance.randrange(6, 16)] = chance.getrandbits(32)
+        Besieger(self.end.channel).store(seed, count)
+
+    def spoil_orders(self, seed: int) -> None:
+        """Have a client find garbage."""
+        assert self.end.channel is not None
+        Besieger(self.end.channel).spoil_orders(seed)
+
+    def relent(self) -> None:
+        """Let go whoever waits for this peer."""
+        assert self.end.channel is not None
+        Besieger(self.end.channel).relent()
 
     def begin_facing(self) -> None:
-        """Make all calls that do not wait, again and again, beside what is served."""
-        rounds = [0]
-        thread = threading.Thread(target=self._face, args=(rounds,), daemon=True)
-        self.besieged.set()
-        self.facing = (thread, rounds)
-        thread.start()
+        """Make all calls, again and again, beside what is served."""
+        assert self.end.channel is not None
+        self.besieged = Besieged(self.end.channel)
+        self.besieged.begin()
+
+    def enough(self) -> None:
+        """No other call than the one that is being made."""
+        assert self.besieged is not None
+        self.besieged.enough()
 
     def end_facing(self) -> int:
-        """How many rounds that were."""
-        assert self.facing is not None
-        thread, rounds = self.facing
-        self.besieged.clear()
-        thread.join(30)
-        assert not thread.is_alive()
-        return rounds[0]
-
-    def _face(self, rounds: list[int]) -> None:
-        channel = self.end.channel
-        assert channel is not None
-        calls: list[Callable[[], Any]] = [
-            lambda: channel.write(b"w" * 200),
-            lambda: channel.read(100),
-            lambda: channel.send(b"s" * 30),
-            lambda: channel.recv(50),
-            channel.data_ready,
-            channel.buffer_space,
-            channel.is_open,
-        ]
-        while self.besieged.is_set():
-            for call in calls:
-                # Whom the page tells that its peer is gone goes on all the same.
-                with contextlib.suppress(VchanError):
-                    call()
-            rounds[0] += 1
-            time.sleep(BREATH_SECONDS)
+        """How many calls that were."""
+        assert self.besieged is not None
+        return self.besieged.end()
 
     def descriptors(self) -> int:
         """How many are open."""
@@ -251,7 +216,10 @@ if __name__ == "__main__":
             "background",
             "join",
             "store_garbage",
+            "spoil_orders",
+            "relent",
             "begin_facing",
+            "enough",
             "end_facing",
             "descriptors",
             "handle_faults",
@@ -263,6 +231,7 @@ if __name__ == "__main__":
             "apply",
         )
     }
+    functions["opens"] = opens
     functions |= {
         f"unseen_{name}": getattr(unseen, name) for name in ("server", "write", "read", "close")
     }
