@@ -8,6 +8,7 @@ A run that stands still is looked at twice, then killed; one that moves for too 
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,11 +129,19 @@ class Attempt:
             )
             if side.gone:
                 raise GuestLost
+            if not side.ready and self._was_killed_on_purpose(side):
+                # The server has a channel, and goes on with it as if nobody had come.
+                return
             if not side.ready:
                 raise self._failure(
                     f"The {side.endpoint} ended before it was ready (signal {side.signal}).",
                     "See the consoles in the run directory.",
                 )
+
+    def _was_killed_on_purpose(self, side: Side) -> bool:
+        """Whether it is the client, which its fault killed while it connected."""
+        kills = [f for f in self._experiment.faults if (f.side, f.do) == (side.endpoint, "kill")]
+        return side.endpoint == "client" and side.signal == signal.SIGKILL and bool(kills)
 
     def _start_message(self, endpoint: str, side: Side, peer: Side, path: str) -> Message:
         return {

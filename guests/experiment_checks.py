@@ -25,7 +25,7 @@ from vchan_testbed.tracer.faults import FAULTS_MAX
 
 HOLDING = ("delay", *ON_DOMAINS)
 """Faults that hold the endpoint which they are at."""
-OF_NO_DIRECTION = ("pause", "await_hold")
+OF_NO_DIRECTION = ("pause", "await_hold", "is_open")
 
 
 def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:

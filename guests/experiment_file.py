@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from typing import Any, cast
 
@@ -123,6 +124,7 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[int, yaml.Node] | N
     return None
 
 
+@cache
 def _schema() -> dict[str, Any]:
     text = resources.files("vchan_testbed.guests").joinpath("experiment.schema.yaml").read_text()
     schema: dict[str, Any] = yaml.safe_load(text)

@@ -38,8 +38,9 @@ class ChannelConfig:
 class Operation:
     """One entry of an endpoint's list.
 
-    `do` is write, read, send, recv, read_to_end, pause, await_hold, join, data_ready, buffer_space
-    or close; `sizes` is a tuple taken in turn, or ("from", A, "to", B), drawn from the seed.
+    `do` is write, read, send, recv, read_to_end, pause, await_hold, join, data_ready, buffer_space,
+    is_open or close; `sizes` is a tuple taken in turn, or ("from", A, "to", B), drawn from the
+    seed.
     """
 
     do: str

@@ -45,6 +45,7 @@ OPERATION_CALLS = {
     "read_to_end": Call.READ,
     "data_ready": Call.DATA_READY,
     "buffer_space": Call.BUFFER_SPACE,
+    "is_open": Call.IS_OPEN,
 }
 TELL = 0
 """The kind of a rule that is no fault: the core tells when the step has been taken."""

@@ -32,12 +32,18 @@ WORKER = load_worker()
 
 
 def main() -> int:
-    """Serve one experiment. Nothing but frames may reach standard output, so it is moved."""
+    """Serve one experiment, or one after the other as long as the host has the agent rest in
+    between. Nothing but frames may reach standard output, so it is moved.
+    """
     frames_in, frames_out = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
-    return Supervisor(frames_in, frames_out, WORKER).serve()
+    while True:
+        supervisor = Supervisor(frames_in, frames_out, WORKER)
+        status = supervisor.serve()
+        if not supervisor.rests:
+            return status
 
 
 if __name__ == "__main__":

@@ -48,6 +48,9 @@ class Channel(Protocol):
     def buffer_space(self) -> int:
         """libxenvchan_buffer_space."""
 
+    def is_open(self) -> int:
+        """libxenvchan_is_open."""
+
     def fileno(self) -> int:
         """libxenvchan_fd_for_select."""
 

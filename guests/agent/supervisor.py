@@ -54,12 +54,14 @@ class Supervisor:
         self._doorbell = -1
         self._server_path = ""
         self._done = False
+        self.rests = False
+        """The host is done with this experiment, and not with the agent."""
         self._look_due = False
         self._look_number: int | None = None
         self._for_worker: list[Message] = []
 
     def serve(self) -> int:
-        """Until the host says finish or hangs up. Returns the process's exit status."""
+        """Until the host says finish or rest, or hangs up. Returns the process's exit status."""
         try:
             self._send(
                 {
@@ -126,7 +128,8 @@ class Supervisor:
             **dict.fromkeys(FOR_THE_WORKER, self._hand_on),
             "panic": lambda _: panic(),
         }
-        if message["type"] == "finish":
+        if message["type"] in ("finish", "rest"):
+            self.rests = message["type"] == "rest"
             self._send({"type": "bye", "selftest": selftest()})
             return False
         if message["type"] not in commands:
@@ -248,6 +251,7 @@ class Supervisor:
             self._kill()
             if self._worker.wait() and self._server_path:
                 remove_keys(self._server_path)
+            self._worker.close()
 
     def _tell_worker(self, message: Message) -> None:
         assert self._worker is not None

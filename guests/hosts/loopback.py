@@ -160,12 +160,8 @@ class LoopbackHost:
     def endpoints(self, experiment: Experiment) -> dict[str, AgentLink]:
         """Two new agents; earlier ones are ended."""
         self._hang_up()
-        world = self._running()
         for endpoint in ENDPOINTS:
-            domid = DOMIDS[endpoint]
-            self._links[endpoint] = ProcessLink(
-                domid, world.environment(domid), self._console(endpoint)
-            )
+            self._links[endpoint] = self._new_link(endpoint)
         return dict(self._links)
 
     def act(self, domid: int, do: str) -> None:
@@ -204,6 +200,11 @@ class LoopbackHost:
             for endpoint in ENDPOINTS
             if self._console(endpoint).exists()
         }
+
+    def _new_link(self, endpoint: str) -> ProcessLink:
+        domid = DOMIDS[endpoint]
+        environment = self._running().environment(domid)
+        return ProcessLink(domid, environment, self._console(endpoint))
 
     def _console(self, endpoint: str) -> Path:
         return self._folder / f"{endpoint}.log"
