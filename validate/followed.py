@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,12 +39,19 @@ SAFETY = "Of each direction it is asked whether it is safe; progress is the whol
 LOST = "The last records of an end are lost: in which state it ended is not known."
 
 
-def followed(case: Case, judge: Follow | None, progress: Progress) -> Verdict:
+def followed(
+    case: Case,
+    judge: Follow | None,
+    progress: Progress,
+    tlc: Callable[[Prepared], Follow] | None = None,
+) -> Verdict:
     """The verdict on the channel and its directions.
 
     `judge` follows a piece of a direction, None is TLC; the whole channel is TLC's in any case.
+    `tlc` says how TLC is asked about a channel or direction, None is one run of it for each piece.
     Raises TestbedError.
     """
+    tlc = tlc or tlc_judge
     parts = parts_of(case)
     steps = sum(one.steps for one in parts)
     with progress.step(f"Follow {steps} steps through the spec {case.tables.module}"):
@@ -55,7 +62,7 @@ def followed(case: Case, judge: Follow | None, progress: Progress) -> Verdict:
                     _one_part,
                     one,
                     case,
-                    judge if judge and one is not case.channel else _tlc(one.actions),
+                    judge if judge and one is not case.channel else tlc(one),
                     shown,
                 )
                 for one, shown in zip(parts, shared, strict=True)
@@ -116,7 +123,10 @@ def _worse(direction: DirectionVerdict, channel: DirectionVerdict) -> bool:
     return rank(direction.conformance) > rank(channel.conformance)
 
 
-def _tlc(actions: ActionMap) -> Follow:
+def tlc_judge(one: Prepared) -> Follow:
+    """TLC, which follows pieces of a channel or direction."""
+    actions = one.actions
+
     def judged(
         lanes: Lanes,
         params: SpecParams,

@@ -73,20 +73,27 @@ def judge_traces(
     progress = progress or Quiet()
     options = options or Options()
     with progress.step("Read and merge the traces"):
-        case = prepare(
-            server,
-            client,
-            run_facts,
-            options.size,
-            options.tables,
-            options.level,
-            ignore_injected=options.ignore_injected,
-        )
+        case = prepared(server, client, run_facts, options)
     found = decided_before(case) or followed(case, options.judge, progress)
-    return replace(_framed(found, case), seconds=time.monotonic() - began)
+    return replace(framed(found, case), seconds=time.monotonic() - began)
 
 
-def _framed(found: Verdict, case: Case) -> Verdict:
+def prepared(
+    server: Path, client: Path, run_facts: Mapping[str, Any] | None, options: Options
+) -> Case:
+    """Two traces, read and merged as the options say. Raises what `prepare` raises."""
+    return prepare(
+        server,
+        client,
+        run_facts,
+        options.size,
+        options.tables,
+        options.level,
+        ignore_injected=options.ignore_injected,
+    )
+
+
+def framed(found: Verdict, case: Case) -> Verdict:
     """With what does not depend on the judgement."""
     facts = case.evidence.facts
     every = [trace.records for trace in case.traces.values()]

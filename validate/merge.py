@@ -95,8 +95,8 @@ class LaneSteps(Sequence[Step]):
 
     def where(self, *actions: str) -> Ints:
         """Positions of the steps with one of these actions."""
-        wanted = [code for code, name in enumerate(self.names) if name in actions]
-        return np.flatnonzero(np.isin(self.codes, wanted)).astype(np.int64)
+        wanted = np.array([name in actions for name in self.names], np.bool_)
+        return np.flatnonzero(wanted[self.codes]).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

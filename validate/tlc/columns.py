@@ -31,8 +31,12 @@ class Columns:
 
     def where(self, wanted: Callable[[Action], bool]) -> Flags:
         """The steps whose action is one of the wanted."""
-        chosen = [action.number for action in self.actions.actions.values() if wanted(action)]
-        return np.isin(self.numbers, chosen)
+        numbers = [action.number for action in self.actions.actions.values()]
+        # They are few: a table answers at once what np.isin would sort them for.
+        chosen = np.zeros(max(numbers, default=0) + 1, np.bool_)
+        for number, action in zip(numbers, self.actions.actions.values(), strict=True):
+            chosen[number] = wanted(action)
+        return chosen[self.numbers]
 
     def named(self, names: Collection[str]) -> Flags:
         """The steps with one of these actions."""

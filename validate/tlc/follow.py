@@ -30,7 +30,7 @@ from vchan_testbed.validate.lanes import (
     Start,
     State,
 )
-from vchan_testbed.validate.tlc.actions import ActionMap, load_action_map
+from vchan_testbed.validate.tlc.actions import ActionMap, Side, load_action_map
 from vchan_testbed.validate.tlc.columns import Columns, columns_of
 from vchan_testbed.validate.tlc.indices import overlap
 from vchan_testbed.validate.tlc.jar import follower_classes
@@ -43,7 +43,7 @@ from vchan_testbed.validate.tlc.module import (
     module_text,
 )
 from vchan_testbed.validate.tlc.rebase import Bases, settled, size, without_first
-from vchan_testbed.validate.tlc.rows import AtStart, rings_of, rows_of, write_rows
+from vchan_testbed.validate.tlc.rows import AtStart, Rows, rings_of, rows_of, write_rows
 from vchan_testbed.validate.tlc.runner import Limits, TlcJob, TlcOutput, run_tlc
 from vchan_testbed.validate.tlc.said import Reading
 from vchan_testbed.validate.tlc.wakeups import as_intervals
@@ -76,7 +76,9 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class Task:
+    """Two lanes to be followed, and how."""
+
     lanes: Lanes
     params: SpecParams
     starts: tuple[Start, ...] | None
@@ -118,7 +120,7 @@ def follow(
     if search.reduce and _is_a_piece(lanes, starts) and lanes.sender.goes_first is None:
         raise ValueError("a piece of longer lanes needs to be told what goes first")
     bases = settled((start.state for start in starts or ()), actions)
-    task = _Task(
+    task = Task(
         lanes=lanes,
         params=params,
         starts=None if starts is None else _rebased(starts, bases, actions, search),
@@ -129,13 +131,17 @@ def follow(
         explain=explain,
         progress=progress or Quiet(),
     )
-    too_long = _bytes(lanes, actions) > BYTES_MAX
-    result = _undecided(f"bytes, {BYTES_MAX} in one piece") if too_long else _followed(task)
+    result = _undecided(f"bytes, {BYTES_MAX} in one piece") if too_long(task) else _followed(task)
     return replace(result, seconds=time.monotonic() - began)
 
 
+def too_long(task: Task) -> bool:
+    """Whether its lanes hand over more bytes than can be followed in one go."""
+    return _bytes(task.lanes, task.actions) > BYTES_MAX
+
+
 @dataclass(frozen=True, slots=True)
-class _Searched:
+class Searched:
     """What one search gave."""
 
     search: Search
@@ -149,16 +155,27 @@ class _Searched:
         return not (self.ends or self.bound)
 
 
-def _followed(task: _Task) -> FollowResult:
+def _followed(task: Task) -> FollowResult:
     with tempfile.TemporaryDirectory(prefix="follow-") as name:
         folder = Path(name)
-        rows = rows_of(task.lanes, task.actions, task.params.ring_bytes, _at_start(task))
-        write_rows(folder / "lanes.csv", rows)
+        write_rows(folder / "lanes.csv", rows_for(task))
         found = _found(task, folder)
         bound = found.bound
         frontier: tuple[Position, ...] = ()
         if found.rejected and task.explain:
             bound, frontier = _explained(task, folder, found.search)
+    return result_of(task, found, bound, frontier)
+
+
+def rows_for(task: Task) -> dict[Side, Rows]:
+    """Its lanes as rows for TLC. Raises TestbedError for a step that its lane cannot hold."""
+    return rows_of(task.lanes, task.actions, task.params.ring_bytes, _at_start(task))
+
+
+def result_of(
+    task: Task, found: Searched, bound: str = "", frontier: tuple[Position, ...] = ()
+) -> FollowResult:
+    """What came of following it."""
     return FollowResult(
         accepted=bool(found.ends),
         undecided=bound,
@@ -170,7 +187,7 @@ def _followed(task: _Task) -> FollowResult:
     )
 
 
-def _found(task: _Task, folder: Path) -> _Searched:
+def _found(task: Task, folder: Path) -> Searched:
     """Search the orders that the values tell, if they are known, and all if those lead nowhere.
 
     They are few, and one that was real is among them. Only what is no behaviour, in this direction
@@ -199,25 +216,30 @@ def _free_states_max(lanes: Lanes) -> int:
     return max(FREE_STATES, FREE_STATES_A_STEP * _steps(lanes))
 
 
-def _searched(task: _Task, folder: Path, search: Search, states_max: int) -> _Searched:
+def _searched(task: Task, folder: Path, search: Search, states_max: int) -> Searched:
     output = _run(replace(task, bounds=replace(task.bounds, states_max=states_max)), folder, search)
     bound = f"states, {states_max}" if "BOUND 0" in output.said else output.bound
-    if not bound and (output.exit_status or output.unexplored or not output.distinct):
-        # Else what was never followed would pass for what nobody can follow.
+    if not bound:
+        refuse_unfinished(output)
+    return Searched(search, reading_of(task).ends(output.said), bound, output.distinct)
+
+
+def refuse_unfinished(output: TlcOutput) -> None:
+    """Raises TestbedError: else what was never followed would pass for what nobody can follow."""
+    if output.exit_status or output.unexplored or not output.distinct:
         raise TestbedError(
             f"TLC ended before it had tried all orders (exit status {output.exit_status}, "
             f"{output.unexplored} states left).",
             next_step="Read TLC's last lines; an assumption of the spec may not hold.",
             console="\n".join(output.console[-CONSOLE_LINES:]),
         )
-    return _Searched(search, _reading(task).ends(output.said), bound, output.distinct)
 
 
-def _explained(task: _Task, folder: Path, search: Search) -> tuple[str, tuple[Position, ...]]:
+def _explained(task: Task, folder: Path, search: Search) -> tuple[str, tuple[Position, ...]]:
     """The bound that was met, if one was, and the maximal positions of what was rejected."""
     shutil.copy(folder / "reached.csv", folder / "wanted.csv")
     output = _run(task, folder, replace(search, explain=True))
-    return (output.bound, ()) if output.bound else ("", _reading(task).frontier(output.said))
+    return (output.bound, ()) if output.bound else ("", reading_of(task).frontier(output.said))
 
 
 def _is_a_piece(lanes: Lanes, starts: Sequence[Start] | None) -> bool:
@@ -238,7 +260,7 @@ def _rebased(
     )
 
 
-def _at_start(task: _Task) -> AtStart:
+def _at_start(task: Task) -> AtStart:
     if task.actions.channel:
         return AtStart(None, {}, rings_of(task.params) if task.starts is None else {})
     if task.starts is None:
@@ -271,7 +293,7 @@ def job_in(folder: Path, actions: ActionMap, bounds: Bounds, *, steps: int) -> T
     )
 
 
-def _run(task: _Task, folder: Path, search: Search) -> TlcOutput:
+def _run(task: Task, folder: Path, search: Search) -> TlcOutput:
     job = job_in(folder, task.actions, task.bounds, steps=_steps(task.lanes))
     text = module_text(task.actions, task.lanes, task.starts, search)
     (folder / f"{job.module}.tla").write_text(text)
@@ -283,7 +305,7 @@ def _run(task: _Task, folder: Path, search: Search) -> TlcOutput:
     return run_tlc(job, limits, lambda line: _show(task, line))
 
 
-def _show(task: _Task, line: str) -> None:
+def _show(task: Task, line: str) -> None:
     word, *numbers = line.split(" ")
     if word == "AT":
         done, states = map(int, numbers)
@@ -294,13 +316,14 @@ def _steps(lanes: Lanes) -> int:
     return len(lanes.sender.steps) + len(lanes.receiver.steps)
 
 
-def _reading(task: _Task) -> Reading:
+def reading_of(task: Task) -> Reading:
+    """How to read what TLC says of its lanes."""
     lanes = task.lanes
     return Reading(task.actions, task.bases, len(lanes.sender.steps), len(lanes.receiver.steps))
 
 
 def _coverage(
-    task: _Task, ends: Sequence[tuple[EndState, int]], frontier: Sequence[Position]
+    task: Task, ends: Sequence[tuple[EndState, int]], frontier: Sequence[Position]
 ) -> dict[str, int]:
     """Actions of the lanes as far as they were followed, and the hidden ones."""
     sender, receiver = len(task.lanes.sender.steps), len(task.lanes.receiver.steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -28,6 +29,8 @@ class Search:
     wake-ups where others differ only in their number. False tries and keeps all: for tests."""
     in_order: bool = False
     """Only the orders of steps that all the trace's values tell (`Lane.comes_after`)."""
+    many: bool = False
+    """The lanes are those of many traces, each to be followed by itself."""
     explain: bool = False
     """Say the states at the wanted positions and what the spec would have done there."""
 
@@ -41,14 +44,8 @@ def module_text(
     actions: ActionMap, lanes: Lanes, starts: Sequence[Start] | None, search: Search
 ) -> str:
     """The module; `starts` None means the spec's own initial states."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
     every = list(actions.actions.values())
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         name=module_name(actions),
         module=actions.module,
         represented_by=actions.represented_by,
@@ -82,8 +79,20 @@ def module_text(
         starts=[_conjuncts(start, actions) for start in starts] if starts is not None else None,
         reduce=search.reduce,
         in_order=search.in_order,
+        many=search.many,
         explain=search.explain,
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    return environment.get_template(TEMPLATE)
 
 
 def config_text(actions: ActionMap, params: SpecParams, search: Search) -> str:
@@ -101,7 +110,9 @@ def config_text(actions: ActionMap, params: SpecParams, search: Search) -> str:
     if search.reduce:
         representation |= actions.ports.representation
     lines += [f"  {name} <- {other}" for name, other in representation.items()]
-    lines += ["  Choice <- LoggedChoice", "INIT FollowInit", "NEXT FollowNext", "CONSTRAINT Noted"]
+    root = "Many" if search.many else "Follow"
+    lines += ["  Choice <- LoggedChoice", f"INIT {root}Init", f"NEXT {root}Next"]
+    lines.append("CONSTRAINT Noted")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,7 @@ before they are taken to pieces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,18 +55,20 @@ class Rows:
     """Steps of the other lane that came before it, as the values tell."""
 
 
-def write_rows(path: Path, rows: Mapping[Side, Rows]) -> None:
-    """The CSV file that TLC's Java side reads."""
+def write_rows(path: Path, *traces: Mapping[Side, Rows]) -> None:
+    """The CSV file that TLC's Java side reads: the lanes of one trace, or of many."""
     with path.open("w") as file:
         file.write("lane,action,value,after,raises,comes_after\n")
-        for side in SIDES:
-            one = rows[side]
-            columns = (one.action, one.value, one.after, one.raises, one.comes_after)
-            lines = zip(*(column.tolist() for column in columns), strict=True)
-            file.writelines(
-                f"{LANE_NUMBER[side]},{action},{value},{after},{raises},{comes_after}\n"
-                for action, value, after, raises, comes_after in lines
-            )
+        for number, rows in enumerate(traces):
+            for side in SIDES:
+                lane = len(SIDES) * number + LANE_NUMBER[side]
+                file.writelines(f"{lane},{cells}\n" for cells in _cells(rows[side]))
+
+
+def _cells(rows: Rows) -> Iterator[str]:
+    columns = (rows.action, rows.value, rows.after, rows.raises, rows.comes_after)
+    for row in zip(*(column.tolist() for column in columns), strict=True):
+        yield ",".join(map(str, row))
 
 
 def rows_of(lanes: Lanes, actions: ActionMap, ring_bytes: int, known: AtStart) -> dict[Side, Rows]:

@@ -22,7 +22,8 @@ import tlc2.value.impl.Value;
  * <p>System properties: vchan.lanes names the CSV file (header, then
  * lane,action,value,after,raises,needs; lane 1 is the sender's), vchan.reached the file that gets
  * the maximal positions when TLC ends, vchan.wanted a CSV file of positions (optional), and
- * vchan.states the number of states at which the search stops (0: never).
+ * vchan.states the number of states at which the search stops (0: never). Of many traces in one
+ * run vchan.pairs is how many they are, and vchan.counts the file that gets the states of each.
  */
 public final class TLCOverrides implements ITLCOverrides {
   private static final int COLUMNS = 5;
@@ -34,7 +35,9 @@ public final class TLCOverrides implements ITLCOverrides {
   private static final long NOTE_EVERY_NANOS = 2_000_000_000L;
   private static final long STATES_BETWEEN_LOOKS_AT_THE_CLOCK = 1 << 10;
 
-  private static final int[] LENGTH = new int[3];
+  /** Steps of each lane; they are numbered from 1 on. */
+  private static final int[] LENGTH = new int[lanes() + 1];
+
   private static final int[][][] LANE = readLanes();
   private static final Set<Long> WANTED = readWanted();
   private static final long STATES_MAX = Long.getLong("vchan.states", 0);
@@ -46,12 +49,18 @@ public final class TLCOverrides implements ITLCOverrides {
   private static int furthest;
 
   private static long states;
+  private static final long[] STATES_BY = newStatesBy();
   private static long noted = System.nanoTime();
 
   @Override
   @SuppressWarnings("rawtypes")
   public Class[] get() {
     return new Class[] {TLCOverrides.class};
+  }
+
+  @TLAPlusOperator(identifier = "LanePairs", module = "Lanes")
+  public static Value lanePairs() {
+    return IntValue.gen((LENGTH.length - 1) / 2);
   }
 
   @TLAPlusOperator(identifier = "LaneLength", module = "Lanes")
@@ -98,6 +107,14 @@ public final class TLCOverrides implements ITLCOverrides {
     return STATES_MAX == 0 || states <= STATES_MAX ? BoolValue.ValTrue : BoolValue.ValFalse;
   }
 
+  /** Counts a state of one trace out of many; false when that is one too many of it. */
+  @TLAPlusOperator(identifier = "ReachedBy", module = "Lanes")
+  public static Value reachedBy(
+      final IntValue number, final IntValue sender, final IntValue receiver) {
+    final long count = ++STATES_BY[number.val];
+    return STATES_MAX == 0 || count <= STATES_MAX ? BoolValue.ValTrue : BoolValue.ValFalse;
+  }
+
   @TLAPlusOperator(identifier = "Wanted", module = "Lanes")
   public static Value wanted(final IntValue sender, final IntValue receiver) {
     return WANTED.contains(place(sender.val, receiver.val)) ? BoolValue.ValTrue : BoolValue.ValFalse;
@@ -116,8 +133,12 @@ public final class TLCOverrides implements ITLCOverrides {
         done.val < LENGTH[lane.val] ? LANE[lane.val][column][done.val] : beyond);
   }
 
+  private static int lanes() {
+    return 2 * Integer.getInteger("vchan.pairs", 1);
+  }
+
   private static int[][][] readLanes() {
-    final int[][][] lanes = new int[3][COLUMNS][1 << 10];
+    final int[][][] lanes = new int[LENGTH.length][COLUMNS][1 << 6];
     try (BufferedReader in = Files.newBufferedReader(Path.of(System.getProperty("vchan.lanes")))) {
       in.readLine();
       for (String line = in.readLine(); line != null; line = in.readLine()) {
@@ -168,6 +189,26 @@ public final class TLCOverrides implements ITLCOverrides {
     Arrays.fill(furthest, -1);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> writeReached(furthest)));
     return furthest;
+  }
+
+  private static long[] newStatesBy() {
+    final long[] counts = new long[lanes() / 2 + 1];
+    final String name = System.getProperty("vchan.counts");
+    if (name != null) {
+      Runtime.getRuntime().addShutdownHook(new Thread(() -> writeCounts(name, counts)));
+    }
+    return counts;
+  }
+
+  private static void writeCounts(final String name, final long[] counts) {
+    try (PrintWriter out = new PrintWriter(name)) {
+      out.println("number,states");
+      for (int number = 1; number < counts.length; number++) {
+        out.println(number + "," + counts[number]);
+      }
+    } catch (IOException e) {
+      throw new IllegalStateException("the counts of states cannot be written", e);
+    }
   }
 
   /** Those positions beyond which no other one lies in both lanes. */
