@@ -108,6 +108,11 @@ class Traced:
         self.besieged = Besieged(self.end.channel)
         self.besieged.begin()
 
+    def calls_so_far(self) -> int:
+        """How many it has made."""
+        assert self.besieged is not None
+        return self.besieged.calls
+
     def enough(self) -> None:
         """No other call than the one that is being made."""
         assert self.besieged is not None
@@ -219,6 +224,7 @@ if __name__ == "__main__":
             "spoil_orders",
             "relent",
             "begin_facing",
+            "calls_so_far",
             "enough",
             "end_facing",
             "descriptors",

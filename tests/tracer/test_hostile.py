@@ -95,6 +95,9 @@ def test_garbage_in_the_page_harms_neither_the_tracer_nor_its_records(
     traced.connect(4096, 1024, blocking=blocking)
     own("begin_facing")
     peer("store_garbage", STORES, STORES)
+    seed = 0
+    while own("calls_so_far") < 2 * CALLS_MIN:
+        peer("store_garbage", seed := seed + 1, STORES // 10)
     own("enough")
     peer("relent")
     calls = own("end_facing")
