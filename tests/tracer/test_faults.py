@@ -387,8 +387,9 @@ def test_killed_while_it_is_held(traced: TracedPair) -> None:
 def test_a_process_dies_at_its_step(traced: TracedPair, action: str, before: Kind) -> None:
     traced.trace(**faults(at("server", action, "kill")))
     traced.connect()
-    traced.client.start("write_all", b"x" * 5000, [5000])
-    traced.server.start("read_all", 5000, 5000)
+    # So many that the client cannot be through without what the server does no more.
+    traced.client.start("write_all", b"x" * 30000, [5000])
+    traced.server.start("read_all", 30000, 5000)
     until(lambda: not traced.server.alive)
     assert traced.server.status == -signal.SIGKILL
     assert "PeerGone" in str(traced.client.finish_fails())
