@@ -73,6 +73,14 @@ def cells() -> Iterator[Cell]:
         yield Cell(mode, size, ring)
 
 
+def on_processor(number: int) -> list[str]:
+    """Each end has its own, as a domain has: the scheduler puts both on one in some runs, where a
+    round trip is two switches and takes a tenth of the time.
+    """
+    mine = sorted(os.sched_getaffinity(0))
+    return ["taskset", "--cpu-list", str(mine[number % len(mine)])]
+
+
 def play(program: Path, cell: Cell, manner: str) -> float:
     """Nanoseconds of one message, round trip or question."""
     settings = MANNERS[manner]
@@ -86,7 +94,8 @@ def play(program: Path, cell: Cell, manner: str) -> float:
                     (folder / role).mkdir()
                     around = environment(folder / role, settings, around)
                 arguments = [cell.size_bytes, cell.count(manner), cell.ring_bytes]
-                command = [str(program), cell.mode, role, *map(str, arguments)]
+                command = [*on_processor(domid), str(program), cell.mode, role]
+                command += map(str, arguments)
                 ends.append(
                     subprocess.Popen(command, env=around, stdout=subprocess.PIPE, text=True)
                 )
