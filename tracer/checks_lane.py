@@ -19,6 +19,7 @@ from vchan_testbed.tracer.checks_parts import (
     is_any,
     signed,
 )
+from vchan_testbed.tracer.completed import copies_of_digests
 from vchan_testbed.tracer.format import Records, Role
 from vchan_testbed.tracer.layout import (
     CHANGING_FAULTS,
@@ -68,6 +69,7 @@ def lane_problems(role: Role, trace: Trace) -> Iterator[Problem]:
     yield from _closes(lane)
     yield from _faults(lane)
     yield from _payloads(lane)
+    yield from _digests(lane)
 
 
 @dataclass(frozen=True)
@@ -373,7 +375,7 @@ def _faults(lane: _Lane) -> Iterator[Problem]:
     faults = records["kind"] == Kind.FAULT
     unknown = faults & ~np.isin(records["new"], tuple(FaultKind))
     yield from lane.problems(np.flatnonzero(unknown), "log", "A fault of no known kind.")
-    follower = _behind_faults(lane, faults)
+    follower = _next_but(lane, faults)
     killed = faults & (records["new"] == FaultKind.KILL) & (follower < len(records))
     text = "A thread goes on behind the fault that killed its process."
     yield from lane.problems(np.flatnonzero(killed), "log", text)
@@ -391,10 +393,10 @@ def _faults(lane: _Lane) -> Iterator[Problem]:
         yield from lane.problems(unsaid, "log", f"{text}, and no fault says so.")
 
 
-def _behind_faults(lane: _Lane, faults: Mask) -> Indices:
-    """For each record the next one of its thread that is no fault; without one, their number."""
-    count = len(faults)
-    others = np.append(np.flatnonzero(~faults), count)
+def _next_but(lane: _Lane, passed: Mask) -> Indices:
+    """For each record its thread's next one that is not passed over; without one, their number."""
+    count = len(passed)
+    others = np.append(np.flatnonzero(~passed), count)
     at = np.arange(count)
     found = others[np.searchsorted(others, at, side="right")]
     thread = np.cumsum(lane.starts)
@@ -414,6 +416,21 @@ def _hit(records: Records, flags: Flag) -> tuple[Mask, Mask]:
     same = np.logical_and.reduce([records[name][1:] == records[name][:-1] for name in fields])
     more[1:] = same & hit[:-1]
     return hit, more
+
+
+def _digests(lane: _Lane) -> Iterator[Problem]:
+    """One that was put off belongs to a copy of its call, and comes before the call's end."""
+    records = lane.records
+    for digest, copy in zip(*copies_of_digests(records), strict=True):
+        same = ("new", "call_seq", "channel")
+        if copy < 0 or any(records[name][digest] != records[name][copy] for name in same):
+            yield Problem(lane.role, int(digest), "log", "It is the digest of no copy of its call.")
+    if not len(records):
+        return
+    ended = _next_but(lane, records["kind"] != Kind.CALL_EXIT)
+    lacking = (records["kind"] == Kind.COPY) & (records["flags"] & Flag.DIGEST_FOLLOWS != 0)
+    late = np.flatnonzero(lacking & (ended < len(records)))
+    yield from lane.problems(late, "log", "Its call has ended, and its digest is missing.")
 
 
 def _payloads(lane: _Lane) -> Iterator[Problem]:

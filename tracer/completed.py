@@ -2,7 +2,8 @@
 
 Where the order of accesses is kept there are time stamps only at calls, and a plain store does not
 know what it overwrote. Between two stamps of a thread an access can have come at any time, so these
-two are its bounds. A cell that only this end stores to held what this end left there.
+two are its bounds. A cell that only this end stores to held what this end left there. The digest of
+a long copy is put off until the peer has its event.
 """
 
 from __future__ import annotations
@@ -12,19 +13,50 @@ import numpy.typing as npt
 
 from vchan_testbed.tracer import layout
 from vchan_testbed.tracer.format import Records, TraceHeader
-from vchan_testbed.tracer.layout import ACCESS_KINDS, Flag
+from vchan_testbed.tracer.layout import ACCESS_KINDS, Flag, Kind
 
 _CELL_BITS = 16
 
+Places = npt.NDArray[np.int64]
+
 
 def completed(header: TraceHeader, records: Records) -> Records:
-    """The records of one trace, by thread and number, with bounds for stamps and old values."""
-    if header.order != layout.Order.KEPT or not len(records):
+    """The records of one trace, by thread and number, with bounds for stamps and old values.
+
+    A copy has its digest, and is no longer marked as one whose digest follows.
+    """
+    if not len(records):
         return records
     whole = records.copy()
-    _bound_times(whole, header.start_tsc)
-    _fill_old_values(whole)
+    _fill_digests(whole)
+    if header.order == layout.Order.KEPT:
+        _bound_times(whole, header.start_tsc)
+        _fill_old_values(whole)
     return whole
+
+
+def copies_of_digests(records: Records) -> tuple[Places, Places]:
+    """Places of DIGEST records, and for each that of the copy that it is about; -1 for none."""
+    digests = np.flatnonzero(records["kind"] == Kind.DIGEST)
+    copies = np.flatnonzero(records["kind"] == Kind.COPY)
+    if not len(copies):
+        return digests, np.full(len(digests), -1)
+    names = _names(records["thread"][copies], records["seq"][copies])
+    by_name = np.argsort(names)
+    wanted = _names(records["thread"][digests], records["operand"][digests])
+    found = by_name[np.minimum(np.searchsorted(names[by_name], wanted), len(copies) - 1)]
+    return digests, np.where(names[found] == wanted, copies[found], -1)
+
+
+def _names(threads: npt.NDArray[np.uint16], numbers: npt.NDArray[np.uint32]) -> Places:
+    return threads.astype(np.int64) << 32 | numbers
+
+
+def _fill_digests(records: Records) -> None:
+    digests, copies = copies_of_digests(records)
+    told = copies >= 0
+    records["old"][copies[told]] = records["old"][digests[told]]
+    records["flags"][copies[told]] &= ~np.uint16(Flag.DIGEST_FOLLOWS)
 
 
 def _bound_times(records: Records, start: int) -> None:

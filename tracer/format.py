@@ -216,13 +216,14 @@ def checks_of(records: Records) -> npt.NDArray[np.uint32]:
     words: npt.NDArray[np.uint64] = raw.view("<u8")
     last = raw.view("<u4")[:, 14].astype(np.uint64)
     mixed = np.full(len(raw), layout.CHECK_START, dtype=np.uint64)
-    factor = np.uint64(layout.CHECK_FACTOR)
+    factor = power = np.uint64(layout.CHECK_FACTOR)
     half = np.uint64(32)
     with np.errstate(over="ignore"):
         for word in (*(words[:, i] for i in range(7)), last):
-            mixed = (mixed ^ word) * factor
-            mixed ^= mixed >> half
-    return mixed.astype(np.uint32)
+            mixed += word * power
+            power = power * factor
+        mixed = (mixed ^ mixed >> half) * factor
+    return (mixed >> half).astype(np.uint32)
 
 
 def write_trace(

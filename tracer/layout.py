@@ -28,7 +28,7 @@ One record, byte by byte. The example: the server, 64 bytes further, moves left.
     56  call      u8    03                        3           READ: the API call it belongs to
     57  width     u8    04                        4           bytes
     58  flags     u16   00 00                     0
-    60  check     u32   9d 25 33 f5               4113769885  mix of the other 60 bytes
+    60  check     u32   1c 27 b9 5e               1589192476  mix of the other 60 bytes
 
 What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
 
@@ -69,7 +69,10 @@ What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
                        0 if the data is right, 1 if not
     COPY               old = digest of the bytes that the application hands in or gets
                        (core/digest.h), new = how many, operand = offset in the ring;
-                       op COPY_IN (0) or COPY_OUT (1)
+                       op COPY_IN (0) or COPY_OUT (1). With DIGEST_FOLLOWS old = 0
+    DIGEST             old = digest of a COPY of the same call that has none, new = its bytes,
+                       operand = its seq. It comes before the thread waits for an event and before
+                       the call's end: where the peer has its own event already
 
 A store of the application's (flag BY_APPLICATION, call NONE) to an index right behind a successful
 CALL_EXIT of server_init sets what a ring begins with; prod and cons of a ring get the same value.
@@ -150,6 +153,7 @@ RECORD = struct.Struct("<4Q 4I 3H 4B H I")
 
 CHECK_START = 0x9E3779B97F4A7C15
 CHECK_FACTOR = 0xD6E8FEB86659FD93
+WORD = 2**64
 
 LOOK_BYTES = 24
 """Bytes of the shared page that are indices, orders, live and notify bytes."""
@@ -186,6 +190,7 @@ class Kind(IntEnum):
     FAULT = 66
     PAYLOAD = 67
     COPY = 68
+    DIGEST = 69
 
 
 ACCESS_KINDS = frozenset(range(Kind.LOAD, Kind.BULK + 1))
@@ -280,6 +285,8 @@ class Flag(IntFlag):
     """The test bed held this step, and what it waited for did not come in time."""
     OLD_UNKNOWN = 64
     """A plain store of which `old` was not looked at: that would have taken an exchange."""
+    DIGEST_FOLLOWS = 128
+    """A copy whose digest is in a DIGEST of its call; who died before that left none."""
 
 
 class FileState(IntEnum):
@@ -363,11 +370,11 @@ CELL_WIDTH = {
 def record_check(record: bytes) -> int:
     """The check of a record: a mix of its first 60 bytes, 32 bits.
 
-    Seven words of 64 bits and one of 32, each taken in, multiplied and folded. A record of zeros
-    has a check that is not zero, so that a page never written holds no record.
+    Seven words of 64 bits and one of 32, each by a power of an odd factor: no change of one of them
+    leaves the sum as it was. A record of zeros has a check that is not zero, so that a page never
+    written holds no record.
     """
-    mixed = CHECK_START
-    for word in struct.unpack_from("<7QI", record):
-        mixed = ((mixed ^ word) * CHECK_FACTOR) & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 32
-    return mixed & 0xFFFFFFFF
+    words: tuple[int, ...] = struct.unpack_from("<7QI", record)
+    products = (word * CHECK_FACTOR ** (at + 1) for at, word in enumerate(words))
+    mixed: int = (CHECK_START + sum(products)) % WORD
+    return (mixed ^ mixed >> 32) * CHECK_FACTOR % WORD >> 32

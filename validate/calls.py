@@ -25,7 +25,7 @@ from vchan_testbed.validate.kept import kept_only
 from vchan_testbed.validate.merge import Ints
 from vchan_testbed.validate.order import Order, RunningOrder, raise_to
 
-WITHIN_CALLS = frozenset((*ACCESS_KINDS, Kind.COPY))
+WITHIN_CALLS = frozenset((*ACCESS_KINDS, Kind.COPY, Kind.DIGEST))
 """Kinds of records that a trace of calls does not have."""
 FAR = 1 << 62
 """More ticks than any two counters are apart."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vchan_testbed.tracer.format import Records, Role
-from vchan_testbed.tracer.layout import COPY_IN, COPY_OUT, Call, Kind
+from vchan_testbed.tracer.layout import COPY_IN, COPY_OUT, Call, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.digest import Copied, compared
 from vchan_testbed.validate.merge import Problem
@@ -96,8 +96,11 @@ def _copies(chosen: Records, rows: Ints, cell: int, op: int) -> list[Copied] | N
     shown = int(np.searchsorted(ends, moved, side="right"))
     if moved != (int(ends[shown - 1]) if shown else 0):
         return None
+    # Behind one without a digest, whose end died, nothing can be compared any more.
+    lacking = np.flatnonzero(told["flags"][:shown] & Flag.DIGEST_FOLLOWS)
+    digested = int(lacking[0]) if len(lacking) else shown
     columns = (told["new"].tolist(), told["old"].tolist(), rows[at].tolist())
-    return [Copied(*copy) for copy in zip(*(one[:shown] for one in columns), strict=True)]
+    return [Copied(*copy) for copy in zip(*(one[:digested] for one in columns), strict=True)]
 
 
 def _moved(chosen: Records, cell: int) -> int:

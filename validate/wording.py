@@ -215,6 +215,8 @@ def describe(one: Records) -> str:
         what = f"{what} of {new} bytes at {old}"
     elif kind == Kind.COPY:
         what = f"{what} of {new} bytes at {int(record['operand'])}"
+    elif kind == Kind.DIGEST:
+        what = f"{what} of a copy of {new} bytes"
     elif kind == Kind.FAULT:
         known = new in tuple(FaultKind)
         what = f"the test bed {FAULTS[FaultKind(new)] if known else 'interferes'}"

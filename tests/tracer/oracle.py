@@ -28,7 +28,8 @@ class Model:
     """One end of a channel, single-threaded, replayed call by call."""
 
     def __init__(self, trace: Trace) -> None:
-        self.records = [dict(zip(r.dtype.names, r.tolist(), strict=True)) for r in trace.records]
+        own = trace.records[trace.records["kind"] != Kind.DIGEST]
+        self.records = [dict(zip(r.dtype.names, r.tolist(), strict=True)) for r in own]
         self.at = 0
         self.is_server = trace.header.role == "server"
         server = self.is_server

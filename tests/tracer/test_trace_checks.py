@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from vchan_testbed.tracer.checks import PROBLEMS_OF_A_RULE_MAX, check_pair
 from vchan_testbed.tracer.checks_cells import cell_problems
 from vchan_testbed.tracer.checks_parts import paired_sides
+from vchan_testbed.tracer.completed import copies_of_digests
 from vchan_testbed.tracer.format import Records, Role
 from vchan_testbed.tracer.layout import Call, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
@@ -27,10 +28,12 @@ Change = Callable[[Records], Records]
 
 def with_records(trace: Trace, records: Records) -> Trace:
     """The trace with other records, numbered anew so that no number tells."""
+    digests, copies = copies_of_digests(records)
     renumbered = records.copy()
     for thread in np.unique(records["thread"]):
         own = renumbered["thread"] == thread
         renumbered["seq"][own] = np.arange(1, int(own.sum()) + 1)
+    renumbered["operand"][digests] = renumbered["seq"][copies]
     return dataclasses.replace(trace, records=renumbered)
 
 

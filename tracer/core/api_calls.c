@@ -23,21 +23,24 @@ VT_REAL(int, libxenvchan_is_open, struct libxenvchan *);
 VT_REAL(int, libxenvchan_data_ready, struct libxenvchan *);
 VT_REAL(int, libxenvchan_buffer_space, struct libxenvchan *);
 
-void vt_log_of(const struct vt_channel *channel, const struct vt_record *record)
+void vt_log_of(const struct vt_channel *channel, struct vt_record *record)
 {
-    struct vt_record whole = *record;
-
     if (channel->session != vt_log_session())
         return;
-    whole.channel = channel->number;
-    vt_log(vt_thread(), &whole);
+    record->channel = channel->number;
+    vt_log(vt_thread(), record);
+}
+
+static void log_at(const struct vt_channel *channel, uint64_t stamp, struct vt_record *record)
+{
+    record->offset = VT_NO_OFFSET;
+    record->t0 = record->t1 = stamp;
+    vt_log_of(channel, record);
 }
 
 static void log_now(const struct vt_channel *channel, struct vt_record record)
 {
-    record.offset = VT_NO_OFFSET;
-    record.t0 = record.t1 = vt_stamp_after();
-    vt_log_of(channel, &record);
+    log_at(channel, vt_stamp_after(), &record);
 }
 
 /* ---- attach ---- */
@@ -154,6 +157,7 @@ static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t
 {
     struct call call = { channel, vt_thread(), vt_log_session(), false };
     struct vt_effect faults = { 0 };
+    struct vt_record record;
 
     if (channel && channel->inherited && vt_on_inherited)
         vt_on_inherited();
@@ -175,8 +179,10 @@ static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t
     set_call(call.thread, (uint8_t)kind);
     call.thread->channel = channel->number;
     call.thread->used = channel;
-    log_now(channel, (struct vt_record){
-                         .kind = VT_CALL_ENTER, .old = size, .flags = faults.flags });
+    /* A call that a handler jumped out of may have left some, of bytes that are gone. */
+    call.thread->late_count = 0;
+    record = (struct vt_record){ .kind = VT_CALL_ENTER, .old = size, .flags = faults.flags };
+    log_at(channel, vt_stamp_of_beginning(), &record);
     if (vt_has_rules)
         behind_bound(&call, kind, VT_CALL_ENTER, &faults);
     return call;
@@ -185,15 +191,20 @@ static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t
 static void log_exit(const struct call *call, int64_t result, int error)
 {
     uint8_t kind = atomic_load_explicit(&call->thread->call, memory_order_relaxed);
-    struct vt_effect faults =
-        vt_has_rules ? before_bound(call, kind, VT_CALL_EXIT) : (struct vt_effect){ 0 };
+    struct vt_effect faults = { 0 };
+    struct vt_record record;
 
-    log_now(call->channel, (struct vt_record){
-                               .kind = VT_CALL_EXIT,
-                               .old = result < 0 ? (uint64_t)error : 0,
-                               .new_ = (uint64_t)result,
-                               .flags = faults.flags,
-                           });
+    if (call->thread->late_count)
+        vt_digest_late_copies(call->channel);
+    if (vt_has_rules)
+        faults = before_bound(call, kind, VT_CALL_EXIT);
+    record = (struct vt_record){
+        .kind = VT_CALL_EXIT,
+        .old = result < 0 ? (uint64_t)error : 0,
+        .new_ = (uint64_t)result,
+        .flags = faults.flags,
+    };
+    log_at(call->channel, vt_stamp_after(), &record);
     set_call(call->thread, VT_CALL_NONE);
     call->thread->used = NULL;
     if (vt_has_rules)

@@ -38,7 +38,10 @@ extern void (*vt_before_init)(void);
 extern void (*vt_on_inherited)(void);
 
 /* Append a record of the channel if it is being recorded. */
-void vt_log_of(const struct vt_channel *channel, const struct vt_record *record);
+void vt_log_of(const struct vt_channel *channel, struct vt_record *record);
+
+/* Write down the digests that this thread has put off in its call. */
+void vt_digest_late_copies(const struct vt_channel *channel);
 
 /* From now on this is known to be the structure of `channel`: repair it and tell of it. */
 void vt_attach(struct vt_channel *channel, struct libxenvchan *ctrl);

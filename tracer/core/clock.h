@@ -27,6 +27,18 @@ static inline uint64_t vt_stamp_after(void)
 }
 
 /*
+ * No load behind it is done before the stamp; loads before it may be done later. It is not taken
+ * before a stamp that vt_stamp_after() has taken.
+ */
+static inline uint64_t vt_stamp_of_beginning(void)
+{
+    uint32_t low, high;
+
+    __asm__ __volatile__("rdtsc; lfence" : "=a"(low), "=d"(high) : : "memory");
+    return low | (uint64_t)high << 32;
+}
+
+/*
  * Whether the order of the library's accesses is left to the processor, as it is without a tracer:
  * then there is no time stamp, no fence and no locked instruction between two of them, but those of
  * the library itself. Set before recording starts. An access that comes as a signal is ordered by

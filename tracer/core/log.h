@@ -16,8 +16,16 @@
 #include "steps.h"
 
 #define VT_THREADS_MAX 4096
+#define VT_LATE_COPIES_MAX 4
 
 struct vt_channel;
+
+/* A copy whose digest is put off. */
+struct vt_late_copy {
+    const uint8_t *bytes; /* the application's side of it */
+    size_t count;
+    uint32_t seq;         /* of its record */
+};
 
 /* What is known of one thread; its number is its place in the table. */
 struct vt_thread {
@@ -31,6 +39,8 @@ struct vt_thread {
     struct vt_follow follow; /* kept where faults are injected */
     struct vt_channel *made; /* the channel that its init is making */
     struct vt_channel *used; /* the channel whose call it is in, NULL outside */
+    struct vt_late_copy late[VT_LATE_COPIES_MAX];
+    uint32_t late_count;
     uint16_t number;         /* its place */
     struct vt_blocks blocks;
     _Atomic uint32_t writing;

@@ -62,6 +62,7 @@ enum vt_kind {
     VT_FAULT = 66,
     VT_PAYLOAD = 67,
     VT_COPY = 68,
+    VT_DIGEST = 69,
 };
 
 enum vt_op {
@@ -100,6 +101,7 @@ enum vt_call {
 #define VT_FLAG_HELD 16
 #define VT_FLAG_HELD_IN_VAIN 32
 #define VT_FLAG_OLD_UNKNOWN 64
+#define VT_FLAG_DIGEST_FOLLOWS 128
 
 #define VT_NO_OFFSET 0xffff
 #define VT_COPY_IN 0

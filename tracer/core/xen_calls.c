@@ -272,8 +272,13 @@ static xenevtchn_port_or_error_t wait_pending(struct event *enter, xenevtchn_han
 
 static xenevtchn_port_or_error_t on_xenevtchn_pending(xenevtchn_handle *handle)
 {
-    struct event enter = begin(vt_channel_of_event(handle), VT_PENDING_ENTER, CALLER);
+    struct vt_channel *channel = vt_channel_of_event(handle);
+    struct event enter;
 
+    /* The peer has its event, or needs none, when this end begins to wait for one. */
+    if (channel)
+        vt_digest_late_copies(channel);
+    enter = begin(channel, VT_PENDING_ENTER, CALLER);
     return wait_pending(&enter, handle);
 }
 
@@ -481,21 +486,68 @@ static struct vt_channel *copied_ring(const void *to, const void *from, struct v
     return channel;
 }
 
+/*
+ * What takes longer to digest than to write down once more is put off until the peer has its event:
+ * else each end would wait for the other one's digests. The bytes stay as they are until then: they are
+ * the application's, and it waits for the call to return.
+ */
+#define DIGESTED_AT_ONCE_BYTES 1024
+
+static bool is_put_off(const struct vt_thread *thread, size_t bytes)
+{
+    return bytes > DIGESTED_AT_ONCE_BYTES && thread->late_count < VT_LATE_COPIES_MAX;
+}
+
+/* Of the copy whose record is the next one. */
+static void put_off(struct vt_thread *thread, const uint8_t *bytes, size_t count)
+{
+    thread->late[thread->late_count++] = (struct vt_late_copy){ bytes, count, thread->seq + 1 };
+}
+
 static void *on_memcpy(void *to, const void *from, size_t bytes)
 {
     struct vt_record record = { 0 };
     struct vt_channel *channel = copied_ring(to, from, &record);
     struct event event = begin(channel, VT_COPY, CALLER);
+    const void *of_application = record.op == VT_COPY_IN ? from : to;
+    struct vt_thread *thread = channel ? vt_thread() : NULL;
+    bool later = thread && is_put_off(thread, bytes);
 
     event.record.op = record.op;
     event.record.operand = record.operand;
+    if (later)
+        put_off(thread, of_application, bytes);
     /* A ring inside the page is reached through the decoy until the structure is repaired. */
     real_memcpy(vt_real_address(to), vt_real_address(from), bytes);
-    /* The application's side of the copy: what it handed in, or what it gets. */
-    if (event.channel)
-        event.record.old = vt_digest(record.op == VT_COPY_IN ? from : to, bytes);
+    if (later)
+        event.record.flags |= VT_FLAG_DIGEST_FOLLOWS;
+    else if (channel)
+        event.record.old = vt_digest(of_application, bytes);
     end(&event, bytes);
     return to;
+}
+
+void vt_digest_late_copies(const struct vt_channel *channel)
+{
+    struct vt_thread *thread = vt_thread();
+
+    if (!thread)
+        return;
+    for (uint32_t i = 0; i < thread->late_count; i++) {
+        const struct vt_late_copy *copy = &thread->late[i];
+        struct vt_record record = {
+            .kind = VT_DIGEST,
+            .offset = VT_NO_OFFSET,
+            .operand = copy->seq,
+            .new_ = copy->count,
+            .t0 = vt_between_before(),
+        };
+
+        record.old = vt_digest(copy->bytes, copy->count);
+        record.t1 = vt_between_after();
+        vt_log_of(channel, &record);
+    }
+    thread->late_count = 0;
 }
 
 static void *on___memcpy_chk(void *to, const void *from, size_t bytes, size_t room)
