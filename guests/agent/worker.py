@@ -108,7 +108,8 @@ def run(supervisor: Supervisor, start: Message) -> None:
         supervisor.hand_over(tracer.doorbell_fd)
         activity, peer_holds = Activity(), threading.Semaphore(0)
         beside(answer, supervisor, tracer, activity, peer_holds)
-        beside(tell_of_faults, supervisor, tracer, start["faults"]["rules"])
+        news = News(supervisor, tracer, start["faults"]["rules"])
+        beside(news.follow)
         with activity.doing(f"{role}_init"):
             channel = open_channel(start, plan)
         supervisor.send({"type": "connected" if role == "client" else "listening"})
@@ -125,6 +126,8 @@ def run(supervisor: Supervisor, start: Message) -> None:
         result["seconds"] = time.monotonic() - began
         with activity.doing("close"):
             channel.close()
+        # Else the peer may hear that this end is over before it hears of this end's last step.
+        news.tell()
         result["faults"] = tracer.look()["faults"]
     supervisor.send({"type": "done", "result": result})
 
@@ -162,18 +165,32 @@ def beside(do: Callable[..., None], *arguments: object) -> None:
     threading.Thread(target=do, args=arguments, daemon=True, name=do.__name__).start()
 
 
-def tell_of_faults(supervisor: Supervisor, tracer: Tracer, rules: list[list[int]]) -> None:
+class News:
     """One message for each fault that begins to hold this end, and for each step to be told of."""
-    held_fd, said = tracer.held_fd, set[tuple[str, int]]()
-    holding = {number for number, rule in enumerate(rules) if rule[KIND_OF_RULE] in HOLDING_FAULTS}
-    while os.eventfd_read(held_fd):
-        look = looked_at(tracer)
-        now = {("held", n) for n, state in enumerate(look["faults"]) if state != FAULT_STATES[0]}
-        now = {each for each in now if each[1] in holding}
-        now |= {("told", n) for n, done in enumerate(look["told"]) if done}
-        for what, number in sorted(now - said):
-            supervisor.send({"type": what, "number": number})
-        said |= now
+
+    def __init__(self, supervisor: Supervisor, tracer: Tracer, rules: list[list[int]]) -> None:
+        self._supervisor = supervisor
+        self._tracer = tracer
+        self._holding = {n for n, rule in enumerate(rules) if rule[KIND_OF_RULE] in HOLDING_FAULTS}
+        self._said = set[tuple[str, int]]()
+        self._lock = threading.Lock()
+
+    def follow(self) -> None:
+        """Tell each time that the tracer rings."""
+        held_fd = self._tracer.held_fd
+        while os.eventfd_read(held_fd):
+            self.tell()
+
+    def tell(self) -> None:
+        """What has not been told yet."""
+        with self._lock:
+            look = looked_at(self._tracer)
+            begun = {n for n, state in enumerate(look["faults"]) if state != FAULT_STATES[0]}
+            now = {("held", n) for n in begun & self._holding}
+            now |= {("told", n) for n, done in enumerate(look["told"]) if done}
+            for what, number in sorted(now - self._said):
+                self._supervisor.send({"type": what, "number": number})
+            self._said |= now
 
 
 def looked_at(tracer: Tracer) -> Message:
