@@ -512,8 +512,10 @@ def test_a_pair_that_the_emulator_loses_is_made_anew(run: RunDirectory) -> None:
         facts = perform(host, experiment, run)
         assert host.pairs == 2
     assert facts["outcome"] == "stopped while moving"
-    assert facts["messages"][:2] == ["The server's agent is gone.", "d1v0 Triple fault"]
-    assert "made anew" in facts["messages"][2]
+    at = facts["messages"].index("d1v0 Triple fault")
+    # It may be lost before it has said a word.
+    assert facts["messages"][:at] in ([], ["The server's agent is gone."])
+    assert "made anew" in facts["messages"][at + 1]
     server, client = traces(run)
     assert abs(server.header.start_realtime_ns - client.header.start_realtime_ns) < 60e9
 

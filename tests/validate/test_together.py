@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vchan_testbed.guests.batch import Planned, make_run
+sys.path.insert(0, str(Path(__file__).parents[1] / "matrix"))
+
+from batch import Planned, make_run
+from lasting import LastingLoopbackHost
+
 from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.experiment_model import Fault
-from vchan_testbed.guests.hosts.lasting import LastingLoopbackHost
 from vchan_testbed.progress import Quiet
 from vchan_testbed.validate.judge import Options, judge_run
 from vchan_testbed.validate.prepare import load_tables

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 
 import click
 
@@ -14,6 +15,7 @@ from vchan_testbed.tracer.reader import read_trace
 from vchan_testbed.validate.explain import explain
 from vchan_testbed.validate.judge import Options, judge_run
 from vchan_testbed.validate.report import write_report
+from vchan_testbed.validate.together import judge_runs
 from vchan_testbed.validate.verdict import Verdict
 
 COLOURS = {
@@ -33,18 +35,39 @@ def judge(run: RunDirectory, progress: Progress, options: Options | None = None)
 
     Raises TestbedError.
     """
+    _refuse_read_only(run)
+    with progress.step("Judge the traces"):
+        verdict = judge_run(run.path, progress=progress, options=options)
+    _write(run, verdict, progress)
+    return verdict
+
+
+def judge_all(
+    runs: Sequence[RunDirectory], progress: Progress, options: Options | None = None
+) -> list[Verdict]:
+    """Judge several runs, as `judge` does each, with few runs of TLC. Raises TestbedError."""
+    for run in runs:
+        _refuse_read_only(run)
+    with progress.step(f"Judge the traces of {len(runs)} runs"):
+        verdicts = judge_runs([run.path for run in runs], progress=progress, options=options)
+    for run, verdict in zip(runs, verdicts, strict=True):
+        _write(run, verdict, progress)
+    return verdicts
+
+
+def _refuse_read_only(run: RunDirectory) -> None:
     if not os.access(run.path, os.W_OK | os.X_OK):
         raise InputError(
             f"{run.path} cannot be written to, and the verdict and the report go there",
             next_step="Copy it to a place that you may write to, or name its two traces instead.",
         )
-    with progress.step("Judge the traces"):
-        verdict = judge_run(run.path, progress=progress, options=options)
+
+
+def _write(run: RunDirectory, verdict: Verdict, progress: Progress) -> None:
     write_atomically(run.path / "verdict.json", json.dumps(verdict.to_json(), indent=2) + "\n")
     with progress.step("Write the report"):
         traces = [read_trace(run.trace(endpoint)) for endpoint in ("server", "client")]
         write_report(run.path, verdict, *traces)
-    return verdict
 
 
 def show(verdict: Verdict, run: RunDirectory | None = None) -> None:

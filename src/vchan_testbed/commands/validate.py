@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vchan_testbed.commands.judged import judge, show
+from vchan_testbed.commands.judged import judge, judge_all, show
 from vchan_testbed.errors import ExitStatus, InputError
 from vchan_testbed.progress import Progress, Quiet, for_terminal
 from vchan_testbed.rundir import RunDirectory
@@ -110,7 +111,7 @@ def validate(
         for subject in subjects:
             describe(subject, options)
         return
-    verdicts = [judged(subject, progress, options, as_json=as_json) for subject in subjects]
+    verdicts = judged(subjects, progress, options, as_json=as_json)
     if as_json:
         data = [verdict.to_json() for verdict in verdicts]
         click.echo(json.dumps(data[0] if len(data) == 1 else data, indent=2))
@@ -178,13 +179,25 @@ def _alone(end: End, work: Path, number: int) -> Path:
     return place
 
 
-def judged(subject: Subject, progress: Progress, options: Options, *, as_json: bool) -> Verdict:
-    """Judge one; a run directory gets its verdict and report again."""
-    if subject.run is not None:
-        verdict = judge(subject.run, progress, options)
-        if not as_json:
-            show(verdict, subject.run)
-        return verdict
+def judged(
+    subjects: Sequence[Subject], progress: Progress, options: Options, *, as_json: bool
+) -> list[Verdict]:
+    """Judge all of them; run directories get their verdicts and reports again."""
+    runs = [subject.run for subject in subjects if subject.run]
+    verdicts = (
+        judge_all(runs, progress, options)
+        if len(runs) > 1
+        else [judge(run, progress, options) for run in runs]
+    )
+    if not as_json:
+        for run, verdict in zip(runs, verdicts, strict=True):
+            show(verdict, run)
+    others = [subject for subject in subjects if not subject.run]
+    return [*verdicts, *(_judged(one, progress, options, as_json=as_json) for one in others)]
+
+
+def _judged(subject: Subject, progress: Progress, options: Options, *, as_json: bool) -> Verdict:
+    """Of two traces."""
     if subject.names and not as_json:
         click.echo(f"{subject.name}:")
     verdict = judge_traces(subject.server, subject.client, None, progress=progress, options=options)

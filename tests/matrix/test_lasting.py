@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from batch import Planned, make_run
+from lasting import LastingLoopbackHost
+
 from vchan_testbed.errors import TestbedError
-from vchan_testbed.guests.batch import Planned, make_run
 from vchan_testbed.guests.experiment import Experiment, load_experiment
 from vchan_testbed.guests.experiment_model import Fault
-from vchan_testbed.guests.hosts.lasting import LastingLoopbackHost
 from vchan_testbed.guests.hosts.protocol import AgentLink
 from vchan_testbed.progress import Quiet
 from vchan_testbed.rundir import RunDirectory
