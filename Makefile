@@ -21,8 +21,9 @@ EXTENSION_SOURCES := pyproject.toml setup.py $(wildcard bindings/build_*.py bind
 run: setup
 	$(BIN)/vchan-testbed run $(ARGS)
 
+# Two at once: one worker has what boots Xen, the other one all else (tests/conftest.py).
 test: lint
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(TESTS)
 
 specs: setup
 	$(BIN)/vchan-testbed specs $(ARGS)

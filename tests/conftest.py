@@ -33,6 +33,16 @@ SSH_FAILED, NOT_YET = 255, "kex_exchange_identification"
 """ssh's own status, and what it says of a connection that ends before sshd has spoken."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests go to one worker, and all that boot Xen to the same: two emulated machines at
+    once would take each other's processors. These come first, for they take longest.
+    """
+    items.sort(key=lambda item: not item.get_closest_marker("xen"))
+    for item in items:
+        group = "xen" if item.get_closest_marker("xen") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 class RemoteError(Exception):
     """A call in another process raised: the exception's type, text, C call and errno."""
 

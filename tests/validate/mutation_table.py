@@ -328,6 +328,8 @@ TRACERS_OWN = [
     rejected_at(Pick(S, Kind.COPY, Call.READ), sets(op=0), TAKE,
                 "copies into the ring that it reads"),
     rejected_at(Pick(S, Kind.COPY, Call.READ), drop, TAKE, "moves the index, copies nothing", -1),
+    Mutation(Pick(S, Kind.COPY, Call.READ), puts(Kind.DIGEST), "the digest of no copy", "here", 1,
+             kind=Kind.DIGEST),
     legal(Pick(S, Kind.DETACH), drop, "the tracer's own mark: nothing hangs on it"),
     legal(Pick(S, Kind.LOAD, Call.READ, Cell.LEFT_PROD), sets(t0=5, t1=6),
           "another time: clocks are no evidence"),
