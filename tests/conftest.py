@@ -33,6 +33,7 @@ SSH_FAILED, NOT_YET = 255, "kex_exchange_identification"
 """ssh's own status, and what it says of a connection that ends before sshd has spoken."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests go to one worker, and all that boot Xen to the same: two emulated machines at
     once would take each other's processors. These come first, for they take longest.
