@@ -25,7 +25,7 @@ run: setup
 
 # Two at once: one worker has what boots Xen, the other one all else (tests/conftest.py).
 test: lint
-	$(BIN)/pytest -n 2 --dist loadgroup $(TESTS)
+	$(BIN)/pytest -n 2 --no-loadscope-reorder $(TESTS)
 
 specs: setup
 	$(BIN)/vchan-testbed specs $(ARGS)

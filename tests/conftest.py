@@ -9,6 +9,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from vchan_testbed.guests.hosts import ssh
 from vchan_testbed.guests.hosts.qemu import QemuHost, SshAccess
@@ -33,15 +35,30 @@ SSH_FAILED, NOT_YET = 255, "kex_exchange_identification"
 """ssh's own status, and what it says of a connection that ends before sshd has spoken."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+BOOT_XEN = re.compile(r"(run_xen|helper_xen|qemu_boot|interrupted|xen_proxy)\w*\.py")
+"""Files with tests that boot Xen."""
+
+
+class XenApart(LoadScopeScheduling):  # type: ignore[misc]
     """A file's tests go to one worker, and all that boot Xen to the same: two emulated machines at
-    once would take each other's processors. These come first, for they take longest.
+    once would take each other's processors.
     """
-    items.sort(key=lambda item: not item.get_closest_marker("xen"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "Xen" if BOOT_XEN.search(file) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Whatever --dist says: it is only asked for with several workers."""
+    return XenApart(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What boots Xen comes first, for it takes longest; and it is where the workers look for it."""
+    items.sort(key=lambda item: not BOOT_XEN.search(item.path.name))
     for item in items:
-        group = "xen" if item.get_closest_marker("xen") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        assert BOOT_XEN.search(item.path.name) or not item.get_closest_marker("xen"), item.path
 
 
 class RemoteError(Exception):
