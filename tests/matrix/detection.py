@@ -41,6 +41,10 @@ TOGETHER = 12
 """Cells of one batch."""
 FREE = "without a fault"
 PINNED = ("effect", "outcome", "conformance", "progress", "kind", "by_calls")
+UNSEEN = (
+    "By calls alone nothing is wrong: the fault shows in what accesses found or left, and each "
+    "call returned what it returns without the fault."
+)
 HAPPENED = ("done", "held", "in vain")
 
 
@@ -101,6 +105,13 @@ def called(row: Mapping[str, Any]) -> str:
     return "harmless" if good else "seen"
 
 
+def why_by_calls(row: Mapping[str, Any]) -> str:
+    """Why the verdict by calls is another one; empty if it is the same, or nothing explains it."""
+    if row["by_calls"] == f"{row['conformance']}, {row['progress']}" or row["effect"]:
+        return ""
+    return UNSEEN
+
+
 def wrong(row: Mapping[str, Any], pins: Mapping[str, Any]) -> list[str]:
     """What is not as it has to be, in words."""
     found = []
@@ -108,6 +119,9 @@ def wrong(row: Mapping[str, Any], pins: Mapping[str, Any]) -> list[str]:
         found.append(f"the fault did not happen: {row['became']}")
     if called(row) == "missed":
         found.append("the fault had an effect, and the run is ACCEPTED with PROGRESS")
+    differs = row["by_calls"] != f"{row['conformance']}, {row['progress']}"
+    if differs and not why_by_calls(row):
+        found.append(f"by calls it is {row['by_calls']}, and nothing says why")
     if "free" in row:
         found.append(f"the run without the fault is {row['free']}")
     if "leaked" in row:
@@ -203,7 +217,12 @@ def main() -> int:
     for row in sweep(left, kept, Clock(given.seconds), host_called(given.host)):
         verdict = f"{row['conformance']}, {row['progress']}"
         print(f"{row['cell']}: {called(row)}; {row['outcome']}; {verdict}", flush=True)
-    rows = {cell.name: kept.rows()[cell.name] for cell in chosen if cell.name in kept.rows()}
+    found = kept.rows()
+    rows = {
+        cell.name: {**found[cell.name], "why_by_calls": why_by_calls(found[cell.name])}
+        for cell in chosen
+        if cell.name in found
+    }
     if given.pin or given.pin_more:
         pin(rows, more=given.pin_more)
     pins = load_pins()

@@ -38,9 +38,16 @@ def write_table(
 def _shown(row: Mapping[str, Any], word: str, wrong: Sequence[str]) -> dict[str, Any]:
     told = [
         f"{row['workload']}; time {row['nth']}; {row['outcome']}",
+        *([f"by calls: {row['by_calls']}. {row['why_by_calls']}"] if row["why_by_calls"] else []),
         *(["differs: " + ", ".join(row["differs"])] if row["differs"] else []),
         *([row["reason"]] if row["reason"] else []),
         *wrong,
     ]
     verdict = f"{row['conformance']}, {row['progress']}"
-    return {"word": word, "wrong": bool(wrong), "verdict": verdict, "title": "\n".join(told)}
+    return {
+        "word": word,
+        "wrong": bool(wrong),
+        "verdict": verdict,
+        "by_calls": row["by_calls"] if row["why_by_calls"] else "",
+        "title": "\n".join(told),
+    }
