@@ -20,7 +20,7 @@ from vchan_testbed.guests.fault_steps import ON_DOMAINS, load_steps
 
 EVERY = 16
 SECONDS = 600.0
-GOOD = {
+GOOD: dict[str, Any] = {
     "cell": "client w_put delay",
     "workload": "talk, client first",
     "nth": 2,
@@ -34,7 +34,7 @@ GOOD = {
     "reason": "",
     "by_calls": "ACCEPTED, PROGRESS",
 }
-BAD = {"conformance": "REJECTED", "progress": "INCONCLUSIVE", "kind": "order"}
+BAD: dict[str, Any] = {"conformance": "REJECTED", "progress": "INCONCLUSIVE", "kind": "order"}
 
 
 def test_every_action_with_every_fault_is_pinned() -> None:
