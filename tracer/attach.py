@@ -264,6 +264,7 @@ class Tracer:
             time.time_ns(),
             self._run_id,
             *(text.encode()[:63] for text in texts),
+            *layout.NO_WINDOW,
         ).ljust(layout.HEADER_BYTES, b"\0")
 
 

@@ -20,13 +20,13 @@ HERE = Path(__file__).absolute().parent
 MODULE = "vchan_testbed.tracer._preload"
 NAME = "_preload.abi3.so"
 OPTIONS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"]
+PARTS = ("core", "preload")
 LIBRARIES = ["Zydis", "dl", "pthread"]
 
 
 def sources(folder: Path) -> list[str]:
     """All that is compiled."""
-    parts = ("core", "preload")
-    return [str(path) for part in parts for path in sorted((folder / part).glob("*.c"))]
+    return [str(path) for part in PARTS for path in sorted((folder / part).glob("*.c"))]
 
 
 def make_extension() -> Extension:
@@ -38,7 +38,7 @@ def make_extension() -> Extension:
         MODULE,
         sources=sources(folder),
         include_dirs=[str(folder / "core")],
-        depends=[str(path) for path in sorted((folder / "core").glob("*.h"))],
+        depends=[str(path) for part in PARTS for path in sorted((folder / part).glob("*.h"))],
         libraries=LIBRARIES,
         define_macros=[("_GNU_SOURCE", "1")],
         extra_compile_args=OPTIONS,

@@ -17,6 +17,7 @@ from vchan_testbed.tracer.checks_parts import (
     by_library,
     channel_roles,
     is_any,
+    ring_orders,
     signed,
 )
 from vchan_testbed.tracer.completed import copies_of_digests
@@ -33,13 +34,15 @@ from vchan_testbed.tracer.layout import (
     Flag,
     Kind,
 )
-from vchan_testbed.tracer.reader import Trace
+from vchan_testbed.tracer.reader import Trace, Window
 
 READ_CELL: dict[Role, Cell] = {"server": Cell.LEFT_CONS, "client": Cell.RIGHT_CONS}
 WRITE_CELL: dict[Role, Cell] = {"server": Cell.RIGHT_PROD, "client": Cell.LEFT_PROD}
 TESTED_CELL: dict[Role, Cell] = {"server": Cell.SRV_NOTIFY, "client": Cell.CLI_NOTIFY}
 LIVE_CELL: dict[Role, Cell] = {"server": Cell.SRV_LIVE, "client": Cell.CLI_LIVE}
 NOTIFY_BITS = 3
+SEQ_SPAN = 1 << 32
+"""A thread's numbers count on modulo this."""
 CHANGED = Flag.FAULT_INJECTED
 HELD = Flag.HELD | Flag.HELD_IN_VAIN
 RECEIVING = (Call.READ, Call.RECV)
@@ -54,7 +57,7 @@ def lane_problems(role: Role, trace: Trace) -> Iterator[Problem]:
         text = f"{trace.dropped} records found no room in the file: make it larger."
         yield Problem(role, -1, "log", text, is_hole=True)
     lane = _Lane.of(role, trace)
-    holes = list(_numbers(lane))
+    holes = list(_numbers(lane, trace.window))
     yield from holes
     if trace.dropped or holes:
         return
@@ -77,6 +80,7 @@ class _Lane:
     """The records, and to which call each of them belongs."""
 
     role: Role
+    trace: Trace
     records: Records
     starts: Mask
     """First record of a thread."""
@@ -100,7 +104,7 @@ class _Lane:
         latest = np.maximum.accumulate(np.where(bounds, np.arange(len(records)), 0))
         enter = marks[latest] if len(records) else marks
         exits = np.flatnonzero((kinds == Kind.CALL_EXIT) & (enter >= 0))
-        return _Lane(role, records, starts, enter, exits)
+        return _Lane(role, trace, records, starts, enter, exits)
 
     def problems(self, places: Indices, rule: str, text: str) -> Iterator[Problem]:
         """One problem for each place."""
@@ -110,7 +114,7 @@ class _Lane:
     def on_cell(self, cells: Mapping[Role, Cell]) -> Mask:
         """Records of the cell that belongs to the role which this process has in the channel."""
         table = np.full(1 << 16, NO_OFFSET, dtype=np.uint16)
-        for channel, role in channel_roles(self.records).items():
+        for channel, role in channel_roles(self.trace).items():
             table[channel] = cells[role]
         wanted = table[self.records["channel"]]
         found: Mask = (self.records["offset"] == wanted) & (wanted != NO_OFFSET)
@@ -124,10 +128,18 @@ class _Lane:
         return sums
 
 
-def _numbers(lane: _Lane) -> Iterator[Problem]:
+def _first_numbers(lane: _Lane, window: Window | None) -> Numbers:
+    """Of each thread's first record: 1, if nothing of it was lost before a window."""
+    lost = window.lost if window else {}
+    threads = lane.records["thread"][lane.starts].tolist()
+    return np.array([(lost.get(thread, 0) + 1) % SEQ_SPAN for thread in threads], np.int64)
+
+
+def _numbers(lane: _Lane, window: Window | None) -> Iterator[Problem]:
     records = lane.records
     expected = np.ones(len(records), dtype=np.int64)
-    expected[1:] = np.where(lane.starts[1:], 1, records["seq"][:-1].astype(np.int64) + 1)
+    expected[1:] = (records["seq"][:-1].astype(np.int64) + 1) % SEQ_SPAN
+    expected[lane.starts] = _first_numbers(lane, window)
     for place in np.flatnonzero(records["seq"] != expected):
         text = (
             f"Thread {records['thread'][place]}: record {records['seq'][place]} stands where "
@@ -179,8 +191,14 @@ def _calls(lane: _Lane) -> Iterator[Problem]:
 def _call_numbers(lane: _Lane, enters: Indices) -> Iterator[Problem]:
     records = lane.records
     threads, numbers = records["thread"][enters], records["call_seq"][enters].astype(np.int64)
+    firsts = np.ones(len(enters), dtype=np.bool_)
+    firsts[1:] = threads[1:] != threads[:-1]
     expected = np.ones(len(enters), dtype=np.int64)
-    expected[1:] = np.where(threads[1:] == threads[:-1], numbers[:-1] + 1, 1)
+    # Behind the last number comes 1: 0 is no call.
+    expected[1:] = np.where(firsts[1:], 1, numbers[:-1] % (SEQ_SPAN - 1) + 1)
+    lost = lane.trace.window.lost if lane.trace.window else {}
+    anywhere = firsts & np.isin(threads, [thread for thread, count in lost.items() if count])
+    expected = np.where(anywhere, numbers, expected)
     text = "A call whose number does not follow on the one before."
     yield from lane.problems(enters[numbers != expected], "log", text)
 
@@ -274,10 +292,10 @@ def _copied_before(lane: _Lane, moves: Indices, op: int) -> Numbers:
 def _ring_bytes(lane: _Lane, op: int) -> Numbers:
     """Size of each channel's ring that is read (COPY_OUT) or written (COPY_IN); 1 if unknown."""
     sizes = np.ones(1 << 16, dtype=np.int64)
-    for record in lane.records[lane.records["kind"] == Kind.ATTACH]:
-        is_left = bool(record["operand"]) == (op == COPY_IN)
-        order = int(record["old"]) >> (0 if is_left else 16) & 0xFFFF
-        sizes[record["channel"]] = 1 << min(order, 31)
+    roles = channel_roles(lane.trace)
+    for channel, orders in ring_orders(lane.trace).items():
+        is_left = (roles[channel] == "client") == (op == COPY_IN)
+        sizes[channel] = 1 << min(orders[0 if is_left else 1], 31)
     return sizes
 
 

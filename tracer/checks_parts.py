@@ -139,10 +139,28 @@ class Side:
         return packed & 0xFFFF, packed >> 16
 
 
-def channel_roles(records: Records) -> dict[int, Role]:
-    """Role of each channel that was attached."""
+def channel_roles(trace: Trace) -> dict[int, Role]:
+    """Role of each channel that was attached; of a window's only one, the header's."""
+    records = trace.records
     at = np.flatnonzero(records["kind"] == Kind.ATTACH)
-    return {int(records["channel"][i]): "client" if records["operand"][i] else "server" for i in at}
+    found: dict[int, Role] = {
+        int(records["channel"][i]): "client" if records["operand"][i] else "server" for i in at
+    }
+    if trace.begins_later and trace.header.channels == 1 and not found:
+        found[0] = trace.header.role
+    return found
+
+
+def ring_orders(trace: Trace) -> dict[int, tuple[int, int]]:
+    """Left and right order of each channel that was attached; as `channel_roles`."""
+    attached = trace.records[trace.records["kind"] == Kind.ATTACH]
+    found = {
+        int(one["channel"]): (int(one["old"]) & 0xFFFF, int(one["old"]) >> 16 & 0xFFFF)
+        for one in attached
+    }
+    if trace.begins_later and trace.header.channels == 1 and not found:
+        found[0] = (trace.header.left_order, trace.header.right_order)
+    return found
 
 
 def by_library(records: Records) -> Mask:

@@ -6,7 +6,7 @@ The bytes are drawn in `vchan_testbed.tracer.layout`; what runs in a guest impor
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,8 +54,24 @@ BLOCK_HEADER_DTYPE = np.dtype(
         ("state", "<u4"),
         ("crc", "<u4"),
         ("tid", "<u4"),
+        ("first", "<u8"),
     ]
 )
+
+
+WINDOW_FIELDS = (
+    "ring_blocks",
+    "settle_milliseconds",
+    "request",
+    "frozen",
+    "frozen_tsc",
+    "left_out",
+    "left_out_tsc",
+    "look",
+    "in_call",
+    "page",
+)
+"""What the header of a flight recorder's file says of its window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +101,16 @@ class TraceHeader:
     blocks_used: int = 0
     blocks_max: int = 0
     version: int = layout.VERSION
+    ring_blocks: int = 0
+    settle_milliseconds: int = 0
+    request: int = 0
+    frozen: int = layout.FrozenBy.NOTHING
+    frozen_tsc: int = 0
+    left_out: int = 0
+    left_out_tsc: int = 0
+    look: int = 0
+    in_call: int = 0
+    page: bytes = bytes(layout.LOOK_BYTES)
 
     def order_of(self, direction: Literal["left", "right"]) -> int:
         """Order of the ring of a direction."""
@@ -118,6 +144,16 @@ class TraceHeader:
             self.start_realtime_ns,
             self.run_id,
             *(_text(text) for text in (self.xen_version, self.library, self.kernel, self.program)),
+            self.ring_blocks,
+            self.settle_milliseconds,
+            self.request,
+            self.frozen,
+            self.frozen_tsc,
+            self.left_out,
+            self.left_out_tsc,
+            self.look,
+            self.in_call,
+            self.page,
         )
         return packed.ljust(layout.HEADER_BYTES, b"\0")
 
@@ -152,8 +188,9 @@ class TraceHeader:
             start_tsc,
             start_realtime_ns,
             run_id,
-            *texts,
+            *more,
         ) = layout.HEADER.unpack_from(page)
+        texts, window = more[:4], dict(zip(WINDOW_FIELDS, more[4:], strict=True))
         return TraceHeader(
             role="server" if role == 0 else "client",
             domid=domid,
@@ -178,6 +215,7 @@ class TraceHeader:
             blocks_used=blocks_used,
             blocks_max=blocks_max,
             version=version,
+            **window,
         )
 
 
@@ -227,45 +265,74 @@ def checks_of(records: Records) -> npt.NDArray[np.uint32]:
 
 
 def write_trace(
-    path: Path, header: TraceHeader, records: Records, *, complete: bool = True
+    path: Path,
+    header: TraceHeader,
+    records: Records,
+    *,
+    complete: bool = True,
+    lost: Mapping[int, int] | None = None,
 ) -> None:
     """Write a trace file; `records` in any order, their `check` is computed here.
 
-    Not `complete`: as a killed process leaves it, with the last block of each thread open.
+    Not `complete`: as a killed process leaves it, with the last block of each thread open. If the
+    header is that of a flight recorder, `lost` has for each thread how many of its records came
+    before those that are there; its rings are made as large as it takes.
     """
     whole = np.array(records, dtype=RECORD_DTYPE)
     whole["check"] = checks_of(whole)
-    blocks = list(_blocks(whole, complete=complete))
+    rings = _rings(whole, lost or {}) if header.ring_blocks else None
+    blocks = list(rings or _blocks(whole, complete=complete))
+    largest = max((len(one) for one in _by_thread(whole)), default=0)
+    ring_blocks = header.ring_blocks and max(
+        header.ring_blocks, -(-largest // layout.RECORDS_PER_BLOCK)
+    )
     final = replace(
         header,
         complete=complete,
         blocks_used=len(blocks),
         blocks_max=max(header.blocks_max, len(blocks)),
+        ring_blocks=ring_blocks,
     )
     path.write_bytes(final.pack() + b"".join(blocks))
 
 
-def _blocks(records: Records, *, complete: bool) -> Iterator[bytes]:
-    number = 0
+def _by_thread(records: Records) -> Iterator[Records]:
     for thread in np.unique(records["thread"]):
-        own = records[records["thread"] == thread]
+        yield records[records["thread"] == thread]
+
+
+def _parts(records: Records) -> Iterator[tuple[Records, int, bool]]:
+    """Each block's records, how many of its thread's lie before them, whether they are its last."""
+    for own in _by_thread(records):
         for at in range(0, len(own), layout.RECORDS_PER_BLOCK):
             part = own[at : at + layout.RECORDS_PER_BLOCK]
-            closed = complete or at + layout.RECORDS_PER_BLOCK < len(own)
-            yield _block(number, int(thread), part, closed=closed)
-            number += 1
+            yield part, at, at + layout.RECORDS_PER_BLOCK >= len(own)
 
 
-def _block(number: int, thread: int, part: Records, *, closed: bool) -> bytes:
-    data = part.tobytes()
-    fields: tuple[Any, ...] = (
-        len(part),
-        layout.BlockState.CLOSED,
-        zlib.crc32(part["check"].tobytes()),
-    )
-    if not closed:
-        fields = (0, layout.BlockState.OPEN, 0)
+def _blocks(records: Records, *, complete: bool) -> Iterator[bytes]:
+    for number, (part, _, is_last) in enumerate(_parts(records)):
+        if complete or not is_last:
+            crc = zlib.crc32(part["check"].tobytes())
+            yield _block(number, part, (len(part), layout.BlockState.CLOSED, crc))
+        else:
+            yield _block(number, part, (0, layout.BlockState.OPEN, 0))
+
+
+def _rings(records: Records, lost: Mapping[int, int]) -> Iterator[bytes]:
+    for number, (part, before, _) in enumerate(_parts(records)):
+        first = lost.get(int(part["thread"][0]), 0) + before + 1
+        yield _block(number, part, (0, layout.BlockState.OF_RING, 0), first)
+
+
+def _block(number: int, part: Records, ending: tuple[Any, ...], first: int | None = None) -> bytes:
+    seq = int(part["seq"][0])
     head = layout.BLOCK_HEADER.pack(
-        layout.BLOCK_MAGIC, number, thread, int(part["seq"][0]), *fields, 0
+        layout.BLOCK_MAGIC,
+        number,
+        int(part["thread"][0]),
+        seq,
+        *ending,
+        0,
+        seq if first is None else first,
     )
-    return (head + data).ljust(layout.BLOCK_BYTES, b"\0")
+    return (head + part.tobytes()).ljust(layout.BLOCK_BYTES, b"\0")

@@ -9,6 +9,16 @@ A trace file (`.vtrace`, little endian) is a header page and then blocks:
 A block belongs to one thread. While it is open its records count by themselves, each with its own
 check; when it is closed it has a count and a CRC-32 over their checks.
 
+A flight recorder's file is a window: of each thread it has the last records alone. A thread has a
+ring of `ring_blocks` blocks that follow on each other, and goes round in them; they are never
+closed. In a block whose first record has the number `first`, record i (from 0) has the number
+first + i, or, if it was not written over yet, that of the round before, ring_blocks * 1023 less.
+Its `seq` has the low 32 bits of that, and tells which of the two it is. With seven records a block,
+two blocks, and number 18 as the newest one:
+
+    block 0, first 15:  15 16 17 18  5  6  7     the window: 5 to 18, 4 records were lost before it
+    block 1, first 8:    8  9 10 11 12 13 14
+
 One record, byte by byte. The example: the server, 64 bytes further, moves left.cons.
 
     at  field     type  bytes of the example      value
@@ -111,7 +121,17 @@ The header, byte by byte:
     192  library            64 bytes  soname and build id
     256  kernel             64 bytes
     320  program            64 bytes
-    384  zeros
+    384  ring_blocks        u32      0: all is kept; else blocks of a thread's ring
+    388  settle_milliseconds  u32    frozen when no record has come for so long; 0: never
+    392  request            u32      another process writes 1 here: freeze
+    396  frozen             u32      0, or by what (`FrozenBy`)
+    400  frozen_tsc         u64      when
+    408  left_out           u64      records that came later
+    416  left_out_tsc       u64      when the first of these came
+    424  look               u32      what was seen when it was frozen by the settle time (`Look`)
+    428  in_call            u32      the API call that a thread was in then
+    432  page               24 bytes  what the shared page held then, its first 24 bytes
+    456  zeros
 
 The header of a block:
 
@@ -120,10 +140,11 @@ The header of a block:
       8  thread     u32  number in the process, from 0
      12  first_seq  u32
      16  count      u32  of records, when closed
-     20  state      u32  1 open, 2 closed
+     20  state      u32  1 open, 2 closed, 3 of a ring
      24  crc        u32  CRC-32 (zlib) of the checks of `count` records, when closed
      28  tid        u32  the kernel's name of the thread
-     32  zeros
+     32  first      u64  number of its first record in the thread, from 1
+     40  zeros
 """
 
 from __future__ import annotations
@@ -132,10 +153,12 @@ import struct
 from enum import IntEnum, IntFlag
 
 MAGIC = b"VCHTRACE"
-VERSION = 3
+VERSION = 4
 """From 2 on a COPY has a digest of its bytes.
 
 From 3 on the order may be kept, and the CRC of a block is over its records' checks.
+
+From 4 on it may be a window, of a flight recorder.
 """
 HEADER_BYTES = 4096
 BLOCK_BYTES = 65536
@@ -146,8 +169,12 @@ CHECKED_BYTES = 60
 NO_OFFSET = 0xFFFF
 FILE_SUFFIX = ".vtrace"
 
-HEADER = struct.Struct("<8s6I Q 10I Q Q Q Q 16s 64s 64s 64s 64s")
-BLOCK_HEADER = struct.Struct("<8I32x")
+HEADER = struct.Struct("<8s6I Q 10I Q Q Q Q 16s 64s 64s 64s 64s 4I 3Q 2I 24s")
+NO_WINDOW = (0, 0, 0, 0, 0, 0, 0, 0, 0, bytes(24))
+"""The fields of the header behind `program`, of a trace in which all is kept."""
+REQUEST_OFFSET = 392
+"""Of `request` in the file."""
+BLOCK_HEADER = struct.Struct("<8I Q 24x")
 BLOCK_MAGIC = 0x4B4C4256
 RECORD = struct.Struct("<4Q 4I 3H 4B H I")
 
@@ -301,6 +328,33 @@ class BlockState(IntEnum):
 
     OPEN = 1
     CLOSED = 2
+    OF_RING = 3
+
+
+class FrozenBy(IntEnum):
+    """What froze a flight recorder."""
+
+    NOTHING = 0
+    """It went on until its process ended."""
+    SIGNAL = 1
+    SETTLE_TIME = 2
+    """No record came for so long."""
+    REQUEST = 3
+    """Another process asked for it, by the word in the header."""
+
+
+class Look(IntFlag):
+    """What was seen when the settle time was over: bits of `look`."""
+
+    TAKEN = 1
+    ASLEEP = 2
+    """At its beginning and at its end every thread that has records slept in the kernel."""
+    SAME_PAGE = 4
+    """The shared page held the same at its beginning and at its end."""
+    READABLE = 8
+    """The event descriptor was readable at its end."""
+    ALONE = 16
+    """One channel was open: it is the one that the rest is about."""
 
 
 class Level(IntEnum):

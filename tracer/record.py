@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Literal
 
 from vchan_testbed.errors import InputError, TestbedError
-from vchan_testbed.tracer.layout import FILE_SUFFIX
+from vchan_testbed.tracer.format import TraceHeader
+from vchan_testbed.tracer.layout import BLOCK_BYTES, FILE_SUFFIX, HEADER_BYTES, REQUEST_OFFSET
 
 PRELOAD = Path(__file__).with_name("_preload.abi3.so")
 XEN_VERSION = Path("/sys/hypervisor/version")
 BYTES_MAX = 1 << 30
 REFUSED = 4
 """The status with which a program ends that the recorder does not let run."""
+FREEZE_SIGNAL = signal.SIGUSR2
+RING_BYTES_MIN = BLOCK_BYTES
 SIGNALLED = 128
 """What shells add to a signal's number."""
 
@@ -38,6 +41,19 @@ class Settings:
     run_id: bytes = bytes(16)
     domid: int | None = None
     """Of this domain; None: nobody knows."""
+    flight: Flight | None = None
+    """Keep each thread's last records alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A flight recorder, and what freezes it besides a request in the file's header."""
+
+    ring_bytes: int
+    """For each thread; it gets as many whole blocks as these take."""
+    settle_seconds: float = 0.0
+    """Frozen when no record has come for so long; 0: never."""
+    signal: signal.Signals | None = FREEZE_SIGNAL
 
 
 def environment(folder: Path, settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
@@ -64,10 +80,55 @@ def environment(folder: Path, settings: Settings, before: Mapping[str, str]) -> 
         "VCHAN_TRACER_VARIANT": settings.variant,
         "VCHAN_TRACER_ORDER": settings.order or "",
         "VCHAN_TRACER_BYTES": str(settings.bytes_max),
+        **_of_flight(settings),
         "VCHAN_TRACER_RUN": settings.run_id.hex(),
         "VCHAN_TRACER_DOMID": str(-1 if settings.domid is None else settings.domid),
         "VCHAN_TRACER_XEN": xen_version(),
     }
+
+
+def _of_flight(settings: Settings) -> dict[str, str]:
+    flight = settings.flight or Flight(0, signal=None)
+    if not settings.flight:
+        pass
+    elif flight.ring_bytes < RING_BYTES_MIN:
+        raise InputError(
+            f"A flight recorder of {flight.ring_bytes} bytes a thread is too small.",
+            next_step=f"Give it {RING_BYTES_MIN >> 10}K or more: that is a block of records.",
+        )
+    elif flight.ring_bytes > settings.bytes_max - HEADER_BYTES:
+        raise InputError(
+            f"A ring of {flight.ring_bytes} bytes does not fit into a file of at most "
+            f"{settings.bytes_max}.",
+            next_step="Make it smaller, or let the file grow larger (--bytes-max).",
+        )
+    return {
+        "VCHAN_TRACER_RING": str(flight.ring_bytes),
+        "VCHAN_TRACER_SETTLE": str(round(flight.settle_seconds * 1000)),
+        "VCHAN_TRACER_SIGNAL": str(int(flight.signal or 0)),
+    }
+
+
+def freeze(path: Path) -> None:
+    """Ask whoever records into the trace file to freeze it, if it is a flight recorder.
+
+    It does so a moment later; the header's `frozen` tells. Raises InputError when the file cannot
+    be written to or is no such file.
+    """
+    try:
+        with path.open("r+b") as file:
+            header = TraceHeader.unpack(file.read(HEADER_BYTES), str(path))
+            if not header.ring_blocks:
+                raise InputError(
+                    f"{path} is a trace in which all is kept: there is nothing to freeze.",
+                    next_step="Record with --flight-recorder SIZE.",
+                )
+            os.pwrite(file.fileno(), (1).to_bytes(4, "little"), REQUEST_OFFSET)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written to: {error.strerror}.",
+            next_step="Name the trace file of a process that is recording, as its owner.",
+        ) from error
 
 
 def xen_version() -> str:

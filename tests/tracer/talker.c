@@ -8,6 +8,10 @@
  *   exit       ends by _exit, with the channel closed
  *   handler    has a SIGSEGV handler of its own, and a fault of its own
  *   wrapper    the client writes by itself: it stores the index and raises the event
+ *   rounds     many requests and answers
+ *   asked      the same, and the client asks for SIGUSR2 in the middle, with a handler of its own
+ *   stuck      as many, then the server stops to read: it says "stuck", and sleeps until it is killed
+ *   killed     as many, then the client kills itself
  *
  * Built without -DLINKED it opens libxenvchan by dlopen. A server says "up" when it can be met.
  */
@@ -26,6 +30,7 @@
 #define CLIENT_DOMID 2
 #define MOVED 30000
 #define CHUNK 700
+#define ROUNDS 4000
 
 static struct libxenvchan *(*open_server)(struct xentoollog_logger *, int, const char *, size_t,
                                           size_t);
@@ -123,8 +128,64 @@ static void put_by_myself(struct libxenvchan *channel, uint32_t count)
     xenevtchn_notify(channel->event, channel->event_port);
 }
 
+static volatile sig_atomic_t asked;
+
+static void on_asked(int number)
+{
+    (void)number;
+    asked++;
+}
+
+static void ask(int round)
+{
+    struct sigaction before;
+
+    if (round == 0)
+        signal(SIGUSR2, on_asked);
+    if (round != ROUNDS / 2)
+        return;
+    raise(SIGUSR2);
+    need(asked == 1, 18);
+    need(!sigaction(SIGUSR2, NULL, &before) && before.sa_handler == on_asked, 19);
+}
+
+static void go_round(struct libxenvchan *channel)
+{
+    for (int round = 0; round < ROUNDS; round++) {
+        if (is(role, "server")) {
+            take_all(channel, 64);
+            put_all(channel, 32);
+        } else {
+            put_all(channel, 64);
+            take_all(channel, 32);
+            if (is(mode, "asked"))
+                ask(round);
+        }
+    }
+    if (is(mode, "killed") && is(role, "client"))
+        raise(SIGKILL);
+    if (is(mode, "stuck") && is(role, "server")) {
+        printf("stuck\n");
+        fflush(stdout);
+        pause();
+    }
+    if (is(mode, "stuck"))
+        put_all(channel, MOVED);
+    if (is(role, "server"))
+        need(take(channel, (char[1]){ 0 }, 1) < 0, 13);
+}
+
+static int goes_round(void)
+{
+    return is(mode, "rounds") || is(mode, "asked") || is(mode, "stuck") || is(mode, "killed");
+}
+
 static void talk(struct libxenvchan *channel)
 {
+    if (goes_round()) {
+        go_round(channel);
+        return;
+    }
     if (is(role, "server")) {
         take_all(channel, is(mode, "wrapper") ? 100 : MOVED);
         put_all(channel, 2);

@@ -175,7 +175,9 @@ static struct call enter(struct vt_channel *channel, enum vt_call kind, uint64_t
     }
     if (vt_has_rules)
         faults = before_bound(&call, kind, VT_CALL_ENTER);
-    call.thread->call_seq++;
+    /* 0 is no call, also behind the 2^32nd. */
+    if (!++call.thread->call_seq)
+        call.thread->call_seq = 1;
     set_call(call.thread, (uint8_t)kind);
     call.thread->channel = channel->number;
     call.thread->used = channel;

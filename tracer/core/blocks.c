@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "crc.h"
+#include "flight.h"
 #include "log.h"
 #include "quiet.h"
 
@@ -24,7 +25,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { STATE_COMPLETE = 2, BLOCK_OPEN = 1, BLOCK_CLOSED = 2 };
+enum { STATE_COMPLETE = 2, BLOCK_OPEN = 1, BLOCK_CLOSED = 2, BLOCK_OF_RING = 3 };
 
 _Static_assert(offsetof(struct vt_header, blocks_used) == 24, "drawn in layout.py");
 _Static_assert(offsetof(struct vt_header, dropped) == 32, "drawn in layout.py");
@@ -33,6 +34,8 @@ _Static_assert(offsetof(struct vt_header, left_order) == 68, "drawn in layout.py
 _Static_assert(offsetof(struct vt_header, channels) == 76, "drawn in layout.py");
 _Static_assert(offsetof(struct vt_header, tsc_hz) == 80, "drawn in layout.py");
 _Static_assert(offsetof(struct vt_header, program) == 320, "drawn in layout.py");
+_Static_assert(offsetof(struct vt_header, frozen) == 396, "drawn in layout.py");
+_Static_assert(offsetof(struct vt_header, page) == 432, "drawn in layout.py");
 
 struct block_header {
     uint32_t magic;
@@ -43,6 +46,7 @@ struct block_header {
     _Atomic uint32_t state;
     uint32_t crc;
     uint32_t tid;
+    _Atomic uint64_t first;
 };
 
 static struct {
@@ -107,25 +111,25 @@ static uint8_t *block_at(uint32_t number)
     return (uint8_t *)file.header + VT_HEADER_BYTES + (size_t)number * VT_BLOCK_BYTES;
 }
 
-static bool claim(uint32_t *number)
+static bool claim(uint32_t *number, uint32_t count)
 {
     *number = atomic_load(&file.header->blocks_used);
     do {
-        if (*number >= file.header->blocks_max || atomic_load(&file.full))
+        if (count > file.header->blocks_max - *number || atomic_load(&file.full))
             return false;
-    } while (!atomic_compare_exchange_weak(&file.header->blocks_used, number, *number + 1));
+    } while (!atomic_compare_exchange_weak(&file.header->blocks_used, number, *number + count));
     return true;
 }
 
 /* Without room on the disk the first store to the mapping would be a SIGBUS. */
-static bool reserve(uint32_t number)
+static bool reserve(uint32_t number, uint32_t count)
 {
     off_t start = VT_HEADER_BYTES + (off_t)number * VT_BLOCK_BYTES;
-    uint32_t claimed = number + 1;
+    uint32_t claimed = number + count;
 
     /* Until Linux 5.19 any signal ends it on tmpfs. */
     do {
-        if (!fallocate(file.fd, 0, start, VT_BLOCK_BYTES) || errno == EOPNOTSUPP)
+        if (!fallocate(file.fd, 0, start, (off_t)count * VT_BLOCK_BYTES) || errno == EOPNOTSUPP)
             return true;
     } while (errno == EINTR);
     atomic_store(&file.full, true);
@@ -133,16 +137,16 @@ static bool reserve(uint32_t number)
     return false;
 }
 
-static bool make_present(uint32_t *number)
+static bool make_present(uint32_t *number, uint32_t count)
 {
-    if (!claim(number) || !reserve(*number))
+    if (!claim(number, count) || !reserve(*number, count))
         return false;
     /* One call in place of sixteen page faults; a kernel that does not know it takes them. */
-    madvise(block_at(*number), VT_BLOCK_BYTES, MADV_POPULATE_WRITE);
+    madvise(block_at(*number), (size_t)count * VT_BLOCK_BYTES, MADV_POPULATE_WRITE);
     return true;
 }
 
-static void begin(struct vt_thread *thread, uint32_t number)
+static void begin(struct vt_thread *thread, uint32_t number, uint32_t state)
 {
     struct block_header *header = (struct block_header *)block_at(number);
 
@@ -151,9 +155,11 @@ static void begin(struct vt_thread *thread, uint32_t number)
     header->magic = BLOCK_MAGIC;
     header->number = number;
     header->thread = thread->number;
-    header->first_seq = thread->seq;
+    header->first_seq = (uint32_t)thread->seq;
     header->tid = thread->tid;
-    atomic_store_explicit(&header->state, BLOCK_OPEN, memory_order_release);
+    /* Until this store the records of the round before count, and each of them until it is gone. */
+    atomic_store_explicit(&header->first, thread->seq, memory_order_release);
+    atomic_store_explicit(&header->state, state, memory_order_release);
 }
 
 /* Over the records' checks: each is of a whole record already. */
@@ -187,9 +193,35 @@ static void begin_own(void *argument)
     int errno_before = errno;
     uint32_t number;
 
-    if (make_present(&number))
-        begin(thread, number);
+    if (make_present(&number, 1))
+        begin(thread, number, BLOCK_OPEN);
     errno = errno_before;
+}
+
+static void begin_ring(void *argument)
+{
+    struct vt_thread *thread = argument;
+    int errno_before = errno;
+
+    if (make_present(&thread->blocks.ring, file.header->ring_blocks))
+        begin(thread, thread->blocks.ring, BLOCK_OF_RING);
+    errno = errno_before;
+}
+
+/* The next block of its ring, the oldest one; of the first record: the whole ring is got first. */
+static void turn_in_ring(struct vt_thread *thread)
+{
+    const struct vt_blocks *blocks = &thread->blocks;
+    uint32_t number;
+
+    if (!blocks->block) {
+        vt_aside(begin_ring, thread);
+        return;
+    }
+    number = ((struct block_header *)blocks->block)->number + 1;
+    if (number == blocks->ring + file.header->ring_blocks)
+        number = blocks->ring;
+    begin(thread, number, BLOCK_OF_RING);
 }
 
 static void want_more(struct vt_blocks *blocks)
@@ -205,6 +237,10 @@ void vt_blocks_turn(struct vt_thread *thread)
     struct vt_blocks *blocks = &thread->blocks;
     uint32_t number;
 
+    if (file.header->ring_blocks) {
+        turn_in_ring(thread);
+        return;
+    }
     if (blocks->block) {
         number = ((struct block_header *)blocks->block)->number;
         if (!put(&blocks->full, number))
@@ -212,7 +248,7 @@ void vt_blocks_turn(struct vt_thread *thread)
         blocks->block = NULL;
     }
     if (get(&blocks->spare, &number)) {
-        begin(thread, number);
+        begin(thread, number, BLOCK_OPEN);
         return;
     }
     want_more(blocks);
@@ -236,7 +272,7 @@ static bool give_spares(struct vt_blocks *blocks)
     uint32_t wanted = atomic_load_explicit(&blocks->wanted, memory_order_relaxed), number;
     bool any = false;
 
-    for (; length(&blocks->spare) < wanted && make_present(&number); any = true)
+    for (; length(&blocks->spare) < wanted && make_present(&number, 1); any = true)
         put(&blocks->spare, number);
     return any;
 }
@@ -245,6 +281,10 @@ static bool keep_once(void)
 {
     bool gave = false, finished = false;
 
+    if (file.header->ring_blocks) {
+        vt_flight_watch();
+        return false;
+    }
     for (uint32_t i = 0; i < vt_log_threads(); i++) {
         struct vt_blocks *blocks = &vt_log_thread(i)->blocks;
 
@@ -305,6 +345,7 @@ int vt_blocks_start(int fd, const uint8_t *header, uint32_t blocks_max, int door
     if (mapped == MAP_FAILED)
         return -errno;
     memcpy(mapped, header, VT_HEADER_BYTES);
+    vt_flight_begin();
     vt_crc32_init();
     file.header = mapped;
     file.bytes = bytes;
@@ -328,7 +369,7 @@ static void finish_all(void)
         struct vt_blocks *blocks = &vt_log_thread(i)->blocks;
 
         finish_full(blocks);
-        if (blocks->block)
+        if (blocks->block && !file.header->ring_blocks)
             finish((struct block_header *)blocks->block, blocks->filled);
         blocks->block = NULL;
     }

@@ -5,6 +5,9 @@
  * A thread of the tracer's own, the keeper, has blocks present before they are needed and closes
  * those that are full, so that a traced thread makes no system call and touches no new page. Where
  * the keeper is late the thread does it itself.
+ *
+ * Of a flight recorder (flight.h) a thread has all its blocks from its first record on, and goes round
+ * in them. None of these is ever closed: each record counts by itself.
  */
 #ifndef VCHAN_TRACER_BLOCKS_H
 #define VCHAN_TRACER_BLOCKS_H
@@ -51,6 +54,16 @@ struct vt_header {
     char library[64];
     char kernel[64];
     char program[64];
+    uint32_t ring_blocks; /* 0: all is kept; else a flight recorder's ring has so many, a thread */
+    uint32_t settle_milliseconds;
+    _Atomic uint32_t request; /* another process asks for the freeze by a 1 */
+    _Atomic uint32_t frozen;  /* enum vt_frozen_by */
+    uint64_t frozen_tsc;
+    _Atomic uint64_t left_out; /* records that came later */
+    _Atomic uint64_t left_out_tsc; /* when the first of these came */
+    uint32_t look; /* what was seen when it was frozen by the settle time */
+    uint32_t in_call;
+    uint8_t page[24];
 };
 
 #define VT_NOT_KNOWN 0xffffffffu
@@ -70,6 +83,7 @@ struct vt_queue {
 /* What a thread has of the file. */
 struct vt_blocks {
     uint32_t filled; /* records in `block` */
+    uint32_t ring;   /* of a flight recorder: the first block of the thread's ring */
     uint8_t *block;  /* NULL: none yet */
     struct vt_queue spare; /* from the keeper */
     struct vt_queue full;  /* to the keeper */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "channels.h"
+#include "clock.h"
 #include "quiet.h"
 
 static struct {
@@ -114,7 +115,7 @@ static inline void write_record(struct vt_record *place, const struct vt_thread 
         record->old,
         record->new_,
         record->site | (uint64_t)record->operand << 32,
-        thread->seq | (call ? (uint64_t)thread->call_seq << 32 : 0),
+        (uint32_t)thread->seq | (call ? (uint64_t)thread->call_seq << 32 : 0),
         record->channel | (uint64_t)thread->number << 16 | (uint64_t)record->offset << 32 |
             (uint64_t)record->kind << 48 | (uint64_t)record->op << 56,
         call | (uint64_t)record->width << 8 | (uint64_t)record->flags << 16,
@@ -122,6 +123,9 @@ static inline void write_record(struct vt_record *place, const struct vt_thread 
     uint32_t check = check_of(words);
 
     words[WORDS - 1] |= (uint64_t)check << 32;
+    /* In a ring there is an older record, which must not be taken for this one half written. */
+    __atomic_store_n((uint64_t *)place + SEQ_WORD, 0, __ATOMIC_RELEASE);
+    atomic_signal_fence(memory_order_seq_cst);
     for (unsigned i = 0; i < WORDS; i++)
         if (i != SEQ_WORD)
             memcpy((uint64_t *)place + i, words + i, sizeof(*words));
@@ -129,10 +133,23 @@ static inline void write_record(struct vt_record *place, const struct vt_thread 
     __atomic_store_n((uint64_t *)place + SEQ_WORD, words[SEQ_WORD], __ATOMIC_RELEASE);
 }
 
+/* What came when the flight recorder was frozen. */
+static void leave_out(void)
+{
+    struct vt_header *header = vt_blocks_header();
+
+    if (!atomic_fetch_add(&header->left_out, 1))
+        atomic_store(&header->left_out_tsc, vt_stamp_before());
+}
+
 static void append(struct vt_thread *thread, const struct vt_record *record)
 {
     struct vt_record *place;
 
+    if (atomic_load_explicit(&vt_flight_is_frozen, memory_order_relaxed)) {
+        leave_out();
+        return;
+    }
     __atomic_store_n(&thread->seq, thread->seq + 1, __ATOMIC_RELAXED);
     place = next_place(thread);
     if (!place) {
@@ -245,6 +262,15 @@ uint32_t vt_log_stop(void)
         while (atomic_load(&threads[i].writing))
             sched_yield();
     return vt_blocks_stop();
+}
+
+void vt_log_freeze(enum vt_frozen_by by)
+{
+    /* As count_dropped(): the file is not let go of meanwhile. */
+    atomic_fetch_add(&trace.nameless, 1);
+    if (vt_log_session())
+        vt_flight_freeze(by);
+    atomic_fetch_sub(&trace.nameless, 1);
 }
 
 void vt_log_abandon(void)

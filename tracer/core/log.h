@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "blocks.h"
+#include "flight.h"
 #include "record.h"
 #include "steps.h"
 
@@ -30,7 +31,7 @@ struct vt_late_copy {
 /* What is known of one thread; its number is its place in the table. */
 struct vt_thread {
     uint32_t tid;
-    uint32_t seq;            /* of its newest record */
+    uint64_t seq;            /* of its newest record */
     uint32_t call_seq;       /* of its newest call */
     uint16_t channel;        /* of its newest call */
     _Atomic uint8_t call;    /* enum vt_call it is in, else 0 */
@@ -57,6 +58,9 @@ int vt_log_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbel
  * there was none.
  */
 uint32_t vt_log_stop(void);
+
+/* Freeze a flight recorder. From any thread, and from a signal handler. */
+void vt_log_freeze(enum vt_frozen_by by);
 
 /* In a child after fork: let go of the parent's file without a word in it. */
 void vt_log_abandon(void);

@@ -10,6 +10,9 @@
  *     VCHAN_TRACER_VARIANT   translation, emulation
  *     VCHAN_TRACER_ORDER     kept, full
  *     VCHAN_TRACER_BYTES     the most that a file may grow to
+ *     VCHAN_TRACER_RING      a flight recorder: so many bytes for each thread's last records; 0: none
+ *     VCHAN_TRACER_SETTLE    it is frozen when no record has come for so many milliseconds; 0: never
+ *     VCHAN_TRACER_SIGNAL    the number of the signal that freezes it; 0: none
  *     VCHAN_TRACER_RUN       16 bytes as hex, the same for both ends
  *     VCHAN_TRACER_XEN       which Xen this is
  *
@@ -36,11 +39,12 @@
 #include "calls.h"
 #include "channels.h"
 #include "clock.h"
+#include "freeze.h"
 #include "objects.h"
 #include "segv.h"
 #include "tracer.h"
 
-#define FORMAT_VERSION 3
+#define FORMAT_VERSION 4
 #define STATUS_REFUSED 4
 #define NAMES_MAX 1000
 #define BYTES_BY_DEFAULT (1ull << 30)
@@ -151,6 +155,11 @@ static void measure_clock(struct vt_header *header)
     header->start_tsc = first;
 }
 
+static uint32_t number_of(const char *name)
+{
+    return (uint32_t)strtoul(setting(name, "0"), NULL, 10);
+}
+
 static void fill_header(struct vt_header *header, uint32_t blocks_max,
                         const struct vt_translated *made)
 {
@@ -172,6 +181,8 @@ static void fill_header(struct vt_header *header, uint32_t blocks_max,
                       : made->is_there ? VARIANT_TRANSLATION
                                        : VARIANT_EMULATION;
     header->order = vt_order_kept;
+    header->ring_blocks = (number_of("VCHAN_TRACER_RING") + VT_BLOCK_BYTES - 1) / VT_BLOCK_BYTES;
+    header->settle_milliseconds = number_of("VCHAN_TRACER_SETTLE");
     header->domid = (uint32_t)atoi(setting("VCHAN_TRACER_DOMID", "-1"));
     header->peer_domid = VT_NOT_KNOWN;
     header->start_realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
@@ -199,6 +210,15 @@ static uint32_t blocks_for(void)
     return (uint32_t)blocks;
 }
 
+static void take_freeze_signal(void)
+{
+    int number = (int)number_of("VCHAN_TRACER_SIGNAL");
+    int error = number ? freeze_take(number) : 0;
+
+    if (error)
+        refuse("VCHAN_TRACER_SIGNAL", strerror(-error));
+}
+
 static void begin(void)
 {
     union {
@@ -216,6 +236,8 @@ static void begin(void)
     if (vt_prepare(&manner, &made))
         refuse(vt_problem(), "");
     fill_header(&header.fields, blocks_max, &made);
+    if (header.fields.ring_blocks > blocks_max)
+        refuse("VCHAN_TRACER_RING", "is larger than the file may grow to");
     open_file(blocks_max);
     for (unsigned i = 0; i < 2; i++)
         recorder.bells[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -223,6 +245,8 @@ static void begin(void)
                  0))
         refuse(vt_problem(), "");
     recorder.pid = getpid();
+    if (header.fields.ring_blocks)
+        take_freeze_signal();
 }
 
 /* Before a channel is opened. */
@@ -414,7 +438,7 @@ EXPORTED int sigaction(int number, const struct sigaction *restrict action,
 {
     if (!real_sigaction)
         take_originals();
-    if (number == SIGSEGV && vt_segv_set(action, before))
+    if ((number == SIGSEGV && vt_segv_set(action, before)) || freeze_set(number, action, before))
         return 0;
     return real_sigaction(number, action, before);
 }
@@ -425,7 +449,8 @@ EXPORTED handler_t signal(int number, handler_t handler)
 
     if (!real_signal)
         take_originals();
-    if (number == SIGSEGV && vt_segv_set(&action, &before))
+    if ((number == SIGSEGV && vt_segv_set(&action, &before)) ||
+        freeze_set(number, &action, &before))
         return before.sa_handler;
     return real_signal(number, handler);
 }
