@@ -17,6 +17,7 @@ from vchan_testbed.validate.lanes import SpecParams
 from vchan_testbed.validate.merge import Ints
 from vchan_testbed.validate.table import Side
 from vchan_testbed.validate.two_lanes import Part, TwoLanes
+from vchan_testbed.validate.window_index import first_index, last_seen
 
 INDEX_SPAN = 1 << 30
 """The indices count modulo this while TLC follows a trace: its integers have 32 bits. It is a
@@ -41,6 +42,10 @@ class ChannelLanes(TwoLanes):
         """Whose lane it is."""
         return SIDES[side]
 
+    def ring_bytes(self, way: str) -> int:
+        """Of a direction."""
+        return self.server.ring_out if way == "right" else self.client.ring_out
+
 
 def channel_lanes(
     table: ChannelTable,
@@ -54,12 +59,15 @@ def channel_lanes(
         1 << max(trace.header.order_of(way) for trace in traces.values())
         for way in ("left", "right")
     )
+    later = any(trace.begins_later for trace in traces.values())
+    firsts = first_indices(table, traces, endings) if later else None
     server = lane_of(
         table,
         "server",
         traces["server"].records,
         endings["server"].rows,
         Rings(right, left),
+        firsts["server"] if firsts else (0, 0),
         of_calls=of_calls,
     )
     client = lane_of(
@@ -68,7 +76,7 @@ def channel_lanes(
         traces["client"].records,
         endings["client"].rows,
         Rings(left, right),
-        (server.first_into, server.first_out),
+        firsts["client"] if firsts else (server.first_into, server.first_out),
         of_calls=of_calls,
     )
     given = {
@@ -99,6 +107,32 @@ def channel_lanes(
         server=server,
         client=client,
     )
+
+
+def first_indices(
+    table: ChannelTable, traces: Mapping[Role, Trace], endings: Mapping[Role, Ending]
+) -> dict[Role, tuple[int, int]]:
+    """Each end's own indices where its records begin: of the ring that it writes, and reads.
+
+    They are known modulo 2**32.
+    """
+
+    def of(role: Role, own: str) -> int:
+        """An index by the owner's first access, or the peer's last one."""
+        peer: Role = "client" if role == "server" else "server"
+        seen_as = {"out_prod": "in_prod", "in_cons": "out_cons"}[own]
+        here, there = traces[role].records, traces[peer].records
+        if role == "server" and not traces[role].begins_later:
+            # Its init makes them 0, and the merge sees what its application sets then.
+            return 0
+        return first_index(
+            here,
+            endings[role].rows,
+            table.cells[role][own],
+            lambda: last_seen(there, endings[peer].rows, table.cells[peer][seen_as]),
+        )
+
+    return {role: (of(role, "out_prod"), of(role, "in_cons")) for role in SIDES.values()}
 
 
 def _overlap(lane: ChannelLane) -> int:

@@ -54,8 +54,38 @@ def channel_order(lanes: ChannelLanes) -> Order:
     return Order(before_server, before_client)
 
 
-def _view(lane: ChannelLane, way: Way) -> View:
-    """One lane as the writer or as the reader of a ring."""
+def window_order(lanes: ChannelLanes) -> Order:
+    """The same of lanes that begin in the middle of a run, by indices and live bytes alone.
+
+    How often a bit was set and cleared before, and how many wake-ups waited, nobody knows. The
+    indices of both lanes have to be of one count.
+    """
+    server, client = lanes.server, lanes.client
+    before_server = np.zeros(len(server.steps), np.int64)
+    before_client = np.zeros(len(client.steps), np.int64)
+    for mine, other, before_mine, before_other in (
+        (server, client, before_server, before_client),
+        (client, server, before_client, before_server),
+    ):
+        for way in ("out", "into"):
+            begins = {"out": mine.first_out, "into": mine.first_into}[way]
+            theirs = {"out": other.first_into, "into": other.first_out}[way]
+            opposite: Way = "into" if way == "out" else "out"
+            reads_of_the_index(
+                _view(mine, way, begins - theirs),
+                _view(other, opposite),
+                before_mine,
+                before_other,
+            )
+        closing(_view(mine, "out"), _view(other, "into"), before_mine, before_other)
+    return Order(before_server, before_client)
+
+
+def _view(lane: ChannelLane, way: Way, ahead: int = 0) -> View:
+    """One lane as the writer or as the reader of a ring.
+
+    `ahead`: by how many bytes its index begins ahead of the other lane's.
+    """
     steps = lane.steps
     if way == "out":
         own, reads = lane.out - lane.first_out, steps.where("w_space", "w_space_again", "w_look")
@@ -69,7 +99,7 @@ def _view(lane: ChannelLane, way: Way) -> View:
     return View(
         lane=replace(steps, indices=own),
         reads=reads,
-        seen=as_read(seen, steps.values[reads]),
+        seen=as_read(seen + ahead, steps.values[reads]),
         moves=moves,
         live_reads=steps.where(*LIVE),
         closes=steps.where("c_close"),

@@ -110,6 +110,7 @@ def _needs(trace: Trace, records: Records) -> tuple[str, ...]:
     if np.count_nonzero(records["kind"] == Kind.ATTACH) > 1:
         found.append("several channels in one trace")
     opened = (records["kind"] == Kind.CALL_ENTER) & np.isin(records["call"], INITS)
-    if not opened.any() and (records["kind"] == Kind.CALL_ENTER).any():
+    begun = opened.any() or trace.begins_later
+    if not begun and (records["kind"] == Kind.CALL_ENTER).any():
         found.append("a trace that begins after the channel was opened")
     return tuple(found)

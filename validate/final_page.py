@@ -58,11 +58,16 @@ class _End:
 
 
 def page_problems(
-    records: Mapping[Role, Records], endings: Mapping[Role, Ending], evidence: Evidence
+    records: Mapping[Role, Records],
+    endings: Mapping[Role, Ending],
+    evidence: Evidence,
+    *,
+    from_start: bool = True,
 ) -> Iterator[Problem]:
     """Cells of the last look that hold another value than the records lead to.
 
-    Nothing is said of a cell that an end may have changed of which records are missing.
+    Nothing is said of a cell that an end may have changed of which records are missing, nor, if the
+    records are not there from the start, of notify bytes: what they were then nobody knows.
     """
     page = _page(evidence)
     if not evidence.stands_still or page is None:
@@ -79,7 +84,7 @@ def page_problems(
     for cell, role in WRITERS.items():
         if ends[role].is_known and ends["server"].is_known:
             yield from _single(page, cell, ends[role], ends["server"])
-    if all(end.is_known for end in ends.values()):
+    if from_start and all(end.is_known for end in ends.values()):
         for cell in NOTIFY:
             yield from _notify(page, cell, ends)
 

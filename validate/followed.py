@@ -150,6 +150,7 @@ def _one_part(one: Prepared, case: Case, judge: Follow, progress: Progress) -> D
         progress,
         actions.switches,
         may_be_spurious="spurious" in actions.actions,
+        starts=one.window.starts if one.window else None,
     ).run()
     base = _counted(one, replayed, actions)
     if replayed.undecided:

@@ -130,6 +130,7 @@ def _reach(found: Verdict, case: Case) -> Iterator[str]:
             "Calls and events alone were judged: the accesses to the shared page in between were "
             "searched for, and what they really were is not known."
         )
+    yield from _windows(case)
     lost = lost_tails(case.traces, case.endings, case.evidence)
     if case.evidence.facts.get("state") == "incomplete":
         yield "The run was not completed: its run.json says so."
@@ -154,6 +155,15 @@ def _reach(found: Verdict, case: Case) -> Iterator[str]:
             )
     if found.directions and not (found.overlap or lost or case.level == "calls"):
         yield "The two sides never overlapped: no call saw the other side move."
+
+
+def _windows(case: Case) -> Iterator[str]:
+    """Of flight recorders: what each has kept, and from where on it was judged."""
+    for role in ROLES:
+        if (window := case.traces[role].window) is not None:
+            yield f"{role}: {window.told()}."
+    if case.channel and case.channel.window:
+        yield case.channel.window.told()
 
 
 def _cycles(case: Case) -> Iterator[str]:

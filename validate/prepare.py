@@ -9,9 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer.format import Role
-from vchan_testbed.tracer.reader import Trace, read_trace
+from vchan_testbed.tracer.reader import Trace, from_first_calls, read_trace
+from vchan_testbed.validate import window
 from vchan_testbed.validate.calls import calls_alone, order_by_clock, order_by_results
 from vchan_testbed.validate.channel import ChannelLanes, channel_lanes
 from vchan_testbed.validate.channel_order import channel_order
@@ -22,7 +25,8 @@ from vchan_testbed.validate.endings import Ending, ending_of
 from vchan_testbed.validate.evidence import ROLES, Evidence
 from vchan_testbed.validate.injected import without_injected
 from vchan_testbed.validate.order import Order, order_of, orders_together
-from vchan_testbed.validate.table import DIRECTIONS, TABLE, RecordTable, Side, load_table
+from vchan_testbed.validate.settled import facts_of
+from vchan_testbed.validate.table import DIRECTIONS, SIDES, TABLE, RecordTable, Side, load_table
 from vchan_testbed.validate.tlc.actions import LIBRARY, ActionMap, load_action_map
 from vchan_testbed.validate.tlc.columns import Ints
 from vchan_testbed.validate.tlc.indices import overlap
@@ -43,6 +47,7 @@ VCHAN_FILES = (
 )
 LIBRARY_FILES = ("Libxenvchan.tla", "libxenvchan.actions.yaml", "libxenvchan.records.yaml")
 FORMAT = 1
+WINDOW_OF_CALLS = "a window of calls alone: what the rings held when it began nobody knows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Prepared:
     order: Order
     cycle: tuple[int, int] | None
     cuts: tuple[Cut, ...]
+    window: window.Cut | None = None
+    """Where a channel is taken up, of which a trace is a window."""
 
     @property
     def pieces(self) -> int:
@@ -172,14 +179,14 @@ def prepare(
     """
     traces: dict[Role, Trace] = {}
     for path in (server, client):
-        trace = read_trace(path)
+        trace = from_first_calls(read_trace(path))
         if trace.header.role in traces:
             raise InputError(
                 f"{server} and {client} are both traces of the {trace.header.role}.",
                 next_step="Name the two traces of one run: one of the server, one of the client.",
             )
         traces[trace.header.role] = trace
-    evidence = Evidence(facts or {})
+    evidence = Evidence(facts or facts_of(traces))
     endings = {role: ending_of(trace, evidence) for role, trace in traces.items()}
     if ignore_injected:
         for role in ROLES:
@@ -188,15 +195,20 @@ def prepare(
         for role in ROLES:
             traces[role], endings[role] = calls_alone(traces[role], endings[role])
     tables = tables or load_tables()
+    # The protocol's spec follows a direction from its start alone.
     lanes = [
         direction_lanes(tables.records, direction, traces, endings, evidence)
         for direction in DIRECTIONS
+        if not any(trace.begins_later for trace in traces.values())
     ]
     size = size or Size()
     channel = None
     if tables.library:
         whole = channel_lanes(tables.library.records, traces, endings, evidence)
-        channel = _prepared_channel(whole, traces, tables.library.actions, size)
+        if any(trace.begins_later for trace in traces.values()):
+            channel = _prepared_window(whole, traces, evidence, tables.library.actions, size)
+        else:
+            channel = _prepared_channel(whole, traces, tables.library.actions, size)
     return Case(
         traces=traces,
         endings=endings,
@@ -224,6 +236,22 @@ def _prepared_channel(
         comes_after={"s": running.sender, "r": running.receiver},
     )
     return Prepared(told, actions, order, order.cycle(), _cuts(told, order, size))
+
+
+def _prepared_window(
+    lanes: ChannelLanes,
+    traces: Mapping[Role, Trace],
+    evidence: Evidence,
+    actions: ActionMap,
+    size: Size,
+) -> Prepared:
+    if lanes.searched:
+        nothing = Order(*(np.zeros(len(lanes.lane(side)), np.int64) for side in SIDES))
+        lanes = replace(lanes, needs=(*lanes.needs, WINDOW_OF_CALLS))
+        return Prepared(lanes, actions, nothing, None, ())
+    taken = window.taken_up(lanes, traces, evidence, actions)
+    cuts = _cuts(taken.lanes, taken.order, size) if taken.cut else ()
+    return Prepared(taken.lanes, actions, taken.order, None, cuts, taken.cut)
 
 
 def _prepared(

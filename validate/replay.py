@@ -98,6 +98,8 @@ class Replay:
     switches: tuple[str, ...] = ("L1",)
     may_be_spurious: bool = False
     """The spec has wake-ups that nobody raised, and counts them."""
+    starts: tuple[Start, ...] | None = None
+    """States in which the lanes are taken up; None: the spec's own."""
     _pieces: list[_Piece] = field(default_factory=list)
     _states: int = 0
     _began: float = field(default_factory=time.monotonic)
@@ -187,7 +189,7 @@ class Replay:
         params = replace(self.lanes.params, spurious_max=spurious)
         if use:
             params = replace(params, deviations=frozenset(use.switches))
-        starts = before[-1].starts if before else None
+        starts = before[-1].starts if before else self.starts
         first = _least(starts)
         cut = self.cuts[number] if number < len(self.cuts) else None
         last = self._last(cut, number, wide=wide)

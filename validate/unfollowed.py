@@ -13,8 +13,9 @@ from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.final_page import page_problems
 from vchan_testbed.validate.handshake import handshake_problems
 from vchan_testbed.validate.payload import digests_of, payload_problems
-from vchan_testbed.validate.prepare import Case
+from vchan_testbed.validate.prepare import WINDOW_OF_CALLS, Case
 from vchan_testbed.validate.verdict import Kind, Place, Verdict
+from vchan_testbed.validate.window import ADVICE, APART, NO_CUT
 from vchan_testbed.validate.wording import place_of
 
 NEEDS = "needs the spec of the library: "
@@ -83,6 +84,9 @@ def _payload(case: Case) -> Verdict | None:
         for problem in payload_problems(role, trace.records, case.endings[role].rows):
             place = place_of(trace, problem.row, problem.text)
             return _rejected("payload", f"Integrity: {problem.text}", place)
+    if any(trace.begins_later for trace in case.traces.values()):
+        # Both ends' copies are compared from the first byte on.
+        return None
     for ring in case.tables.records.rings.values():
         rows = {role: case.endings[role].rows for role in ROLES}
         if (differs := digests_of(ring, case.traces, rows).problem) is not None:
@@ -92,10 +96,19 @@ def _payload(case: Case) -> Verdict | None:
 
 
 def _needs(case: Case) -> Verdict | None:
+    if not case.channel and not case.directions:
+        return _open(
+            "the protocol's spec follows a direction from its start, and this is a window",
+            "judge it by the spec of the library (--spec libxenvchan)",
+        )
     parts = (case.channel,) if case.channel else case.directions
     needs = dict.fromkeys(need for one in parts for need in one.lanes.needs)
     if not needs:
         return None
+    if case.channel and WINDOW_OF_CALLS in needs:
+        return _open(WINDOW_OF_CALLS, "record at the level exact, or keep all of a shorter run")
+    if case.channel and needs.keys() & {APART, NO_CUT}:
+        return _open("; ".join(needs), ADVICE)
     if case.channel:
         return _open(f"{BEYOND}{'; '.join(needs)}", "leave it out, or expect UNDECIDED")
     advice = (
@@ -122,7 +135,8 @@ def _page(case: Case) -> Verdict | None:
     if case.level == "calls":
         return None
     records = {role: case.traces[role].records for role in ROLES}
-    for problem in page_problems(records, case.endings, case.evidence):
+    whole = not any(trace.begins_later for trace in case.traces.values())
+    for problem in page_problems(records, case.endings, case.evidence, from_start=whole):
         place = place_of(case.traces[problem.role], problem.row, problem.text)
         return _rejected("record", problem.text, place)
     return None

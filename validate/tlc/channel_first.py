@@ -19,17 +19,28 @@ NEVER = 2**31 - 1
 OTHER: dict[Side, Side] = {"s": "r", "r": "s"}
 
 
+@dataclass(frozen=True, slots=True)
+class RingAtStart:
+    """A ring where the lanes are taken up."""
+
+    bytes: int
+    held: int = 0
+    """Bytes in it: by how much the writer's index is ahead of the reader's."""
+
+
 def order_moves(
-    lane: Columns, other: Columns, channel: Channel, rings: Mapping[str, int], after: Ints
+    lane: Columns, other: Columns, channel: Channel, rings: Mapping[str, RingAtStart], after: Ints
 ) -> None:
     """A move comes first when all looks of the other side that still show less are done."""
     for way, writer in channel.writers.items():
+        held = rings[way].held
         if writer == lane.side:
-            moves, seen_by, moved_by, less = channel.puts, channel.sees_bytes, channel.takes, 0
+            # Counted from what the ring holds at the start: the reader's index is so far behind.
+            moves, seen_by, moved_by, less = channel.puts, channel.sees_bytes, channel.takes, held
         else:
             moves, seen_by, moved_by = channel.takes, channel.sees_space, channel.puts
             # The writer sees what is free: the reader's index, and one ring more.
-            less = rings[way]
+            less = rings[way].bytes - held
         mine, places = _index(lane, moves), np.flatnonzero(other.named(seen_by))
         shown = _index(other, moved_by)[places] + other.values[places] - less
         # From each look on, the lowest that is still to be shown.
@@ -38,18 +49,23 @@ def order_moves(
         after[moving] = _done(places)[np.searchsorted(lowest, mine[moving], side="left")]
 
 
-def order_bytes(lane: Columns, other: Columns, channel: Channel, after: Ints) -> None:
+def order_bytes(
+    lane: Columns, other: Columns, channel: Channel, after: Ints, *, from_start: bool
+) -> None:
     """An access that changes nothing is a look: it may go first, because its value does not come
     again once the other side has changed the byte.
 
-    One that changes the byte comes after the looks of the other side that have to see it as it was.
-    Which these are its value tells: how often the other side has changed the byte before.
+    Of lanes that are taken up in the middle of a run (not `from_start`) that is all that is known.
+    Else one that changes the byte comes after the looks of the other side that have to see it as it
+    was. Which these are its value tells: how often the other side has changed the byte before.
     """
     for owner in channel.notify_at_start:
         mine = _accesses(lane, channel, owner)
         theirs = _accesses(other, channel, owner)
         at_start = channel.notify_at_start[owner]
         after[mine.places[~mine.changes]] = 0
+        if not from_start:
+            continue
         places = mine.places[mine.changes]
         values = mine.shown[mine.changes]
         needed = _changes_needed(mine, at_start, sets=lane.side != owner)

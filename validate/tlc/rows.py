@@ -19,7 +19,13 @@ import numpy as np
 
 from vchan_testbed.validate.lanes import Lane, Lanes, SpecParams, Step
 from vchan_testbed.validate.tlc.actions import SIDES, ActionMap, Bit, Side
-from vchan_testbed.validate.tlc.channel_first import NEVER, OTHER, order_bytes, order_moves
+from vchan_testbed.validate.tlc.channel_first import (
+    NEVER,
+    OTHER,
+    RingAtStart,
+    order_bytes,
+    order_moves,
+)
 from vchan_testbed.validate.tlc.columns import Columns, Flags, Ints, columns_of
 
 VALUE_MIN, VALUE_MAX = -(2**31), 2**31 - 1
@@ -37,8 +43,10 @@ class AtStart:
     """What the ring holds; None if the states differ."""
     bits: Mapping[str, int]
     """The notify bits in which the states agree."""
-    rings: Mapping[str, int] = field(default_factory=dict)
-    """Of lanes with both directions, followed from the start: bytes of each ring."""
+    rings: Mapping[str, RingAtStart] = field(default_factory=dict)
+    """Of lanes with both directions: each ring, if it is known."""
+    from_start: bool = True
+    """The lanes begin where the channel does, so that each notify byte is known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,10 +107,13 @@ def goes_first(
     return _goes_first(*columns, ring_bytes, known)
 
 
-def rings_of(params: SpecParams) -> dict[str, int]:
-    """Bytes of each direction's ring, as the spec of a whole channel is told."""
+def rings_of(params: SpecParams) -> dict[str, RingAtStart]:
+    """Each direction's ring, empty, as the spec of a whole channel is told."""
     given = dict(params.given)
-    return {"left": int(given["LeftBytes"]), "right": int(given["RightBytes"])}
+    return {
+        "left": RingAtStart(int(given["LeftBytes"])),
+        "right": RingAtStart(int(given["RightBytes"])),
+    }
 
 
 def counted_from(after: Ints, first: int) -> Ints:
@@ -150,7 +161,7 @@ def _goes_first(
         channel = lane.actions.channel
         if channel and known.rings:
             order_moves(lane, other, channel, known.rings, after)
-            order_bytes(lane, other, channel, after)
+            order_bytes(lane, other, channel, after, from_start=known.from_start)
         for name, bit in lane.actions.bits.items():
             _changes_of_a_bit(lane, other, bit, known.bits.get(name), after)
         if looks is not None:

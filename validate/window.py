@@ -1,0 +1,201 @@
+"""A channel of which one or both traces are windows: its lanes from a cut on, and all start states.
+
+both lanes from their first calls -> indices of one count -> order by values, then by clocks ->
+the cut (window_cut.py) -> where the threads are there (window_places.py) -> all states that fit
+(window_starts.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.layout import Kind
+from vchan_testbed.tracer.reader import Trace
+from vchan_testbed.validate.calls import order_by_clock
+from vchan_testbed.validate.channel import SIDES as ROLE_OF
+from vchan_testbed.validate.channel import ChannelLanes
+from vchan_testbed.validate.channel_merge import ChannelLane
+from vchan_testbed.validate.channel_order import window_order
+from vchan_testbed.validate.evidence import Evidence
+from vchan_testbed.validate.lanes import Start
+from vchan_testbed.validate.merge import Ints
+from vchan_testbed.validate.order import Order, RunningOrder
+from vchan_testbed.validate.table import SIDES, Side
+from vchan_testbed.validate.tlc.actions import ActionMap
+from vchan_testbed.validate.tlc.channel_first import RingAtStart
+from vchan_testbed.validate.tlc.rows import AtStart, goes_first
+from vchan_testbed.validate.window_cut import PLACES_SOUGHT, Window, aligned, window_of
+from vchan_testbed.validate.window_places import Local, places
+from vchan_testbed.validate.window_starts import WRITER, Known, index_at, starts_of
+
+APART = "the two windows are of different times: no record of the one fits to the other"
+NO_CUT = "no place is known at which both windows can be taken up"
+ADVICE = "keep more records of each thread (--flight-recorder), and freeze both ends together"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a channel is taken up, in the middle of its run."""
+
+    starts: tuple[Start, ...]
+    records: Mapping[Role, int]
+    """The first record of each end that is judged."""
+    before: Mapping[str, int | None]
+    """By direction, bytes that were read before it; None: nobody knows."""
+
+    def told(self) -> str:
+        """From when on it is judged, in words."""
+        at = " and ".join(f"record {row} of the {role}" for role, row in self.records.items())
+        bytes_of = "; ".join(
+            f"{way}: {'it is not known how many' if count is None else count} bytes before it"
+            for way, count in self.before.items()
+        )
+        return f"A window was judged, from {at} on. {bytes_of}."
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Lanes from a cut on, or why there is none."""
+
+    lanes: ChannelLanes
+    order: Order
+    cut: Cut | None
+
+
+def taken_up(
+    lanes: ChannelLanes, traces: Mapping[Role, Trace], evidence: Evidence, actions: ActionMap
+) -> Taken:
+    """The lanes from where both can be taken up; if that is nowhere, with a need and no cut."""
+    nothing = Order(np.zeros(len(lanes.sender), np.int64), np.zeros(len(lanes.receiver), np.int64))
+    together = aligned(lanes, _times(lanes, traces))
+    if together is None:
+        return Taken(_without(lanes, APART), nothing, None)
+    order = window_order(together)
+    local = {side: dict(_places(side, together, traces, evidence)) for side in SIDES}
+    known = {
+        side: range(min(one), max(one) + 1) if one else range(0) for side, one in local.items()
+    }
+    whole = {side: not traces[role].begins_later for side, role in ROLE_OF.items()}
+    running = order.running()
+    window = window_of(running, known, whole)
+    by_clock = order_by_clock(together, traces, running)
+    if window is None or window.last - window.first > PLACES_SOUGHT:
+        window = window_of(by_clock, known, whole)
+    if window is None:
+        return Taken(_without(lanes, NO_CUT), nothing, None)
+    starts = starts_of(window, Known(together, local))
+    if not starts:
+        return Taken(_without(lanes, NO_CUT), nothing, None)
+    return _from(window, together, traces, (order, by_clock), actions, starts)
+
+
+def _without(lanes: ChannelLanes, need: str) -> ChannelLanes:
+    return replace(lanes, needs=(*lanes.needs, need))
+
+
+def _times(lanes: ChannelLanes, traces: Mapping[Role, Trace]) -> dict[Role, Ints]:
+    return {
+        role: traces[role].records["t1"][lanes.lane(side).rows].astype(np.int64)
+        for side, role in ROLE_OF.items()
+    }
+
+
+def _places(
+    side: Side, lanes: ChannelLanes, traces: Mapping[Role, Trace], evidence: Evidence
+) -> dict[int, tuple[Local, ...]]:
+    records = traces[ROLE_OF[side]].records
+    rows = lanes.endings[side].rows
+    sleeps = bool(len(rows)) and records["kind"][rows[-1]] == Kind.PENDING_ENTER
+    return dict(places(lanes.lane(side), evidence.blocking, sleeps=sleeps))
+
+
+def _from(
+    window: Window,
+    lanes: ChannelLanes,
+    traces: Mapping[Role, Trace],
+    orders: tuple[Order, RunningOrder],
+    actions: ActionMap,
+    starts: tuple[Start, ...],
+) -> Taken:
+    """The lanes behind the cut, with what is known of their order there."""
+    first = window.begins
+    held = {way: _held(lanes, way, first) for way in WRITER}
+    rings = {way: RingAtStart(lanes.ring_bytes(way), held[way]) for way in WRITER}
+    part = replace(
+        lanes,
+        sender=lanes.sender[first[0] :],
+        receiver=lanes.receiver[first[1] :],
+        server=_behind(lanes.server, first[0]),
+        client=_behind(lanes.client, first[1]),
+    )
+    order, running = orders
+    told = replace(
+        part,
+        goes_first=goes_first(
+            part.sender, part.receiver, actions, 0, AtStart(None, {}, rings, from_start=False)
+        ),
+        comes_after={
+            "s": _counted(running.sender, first, 0),
+            "r": _counted(running.receiver, first, 1),
+        },
+    )
+    cut = Cut(starts, _records(told), _before(lanes, traces, first))
+    rest = Order(_counted(order.sender, first, 0), _counted(order.receiver, first, 1))
+    return Taken(told, rest, cut)
+
+
+def _counted(needs: Ints, first: tuple[int, int], which: int) -> Ints:
+    return np.maximum(needs[first[which] :] - first[1 - which], 0)
+
+
+def _behind(lane: ChannelLane, first: int) -> ChannelLane:
+    return replace(
+        lane,
+        steps=lane.steps[first:],
+        out=lane.out[first:],
+        into=lane.into[first:],
+        first_out=index_at(lane, "out", first),
+        first_into=index_at(lane, "into", first),
+    )
+
+
+def _held(lanes: ChannelLanes, way: str, first: tuple[int, int]) -> int:
+    place: Mapping[Side, int] = dict(zip(SIDES, first, strict=True))
+    ends: Mapping[Side, ChannelLane] = {"s": lanes.server, "r": lanes.client}
+    writer = WRITER[way]
+    reader: Side = "r" if writer == "s" else "s"
+    return index_at(ends[writer], "out", place[writer]) - index_at(
+        ends[reader], "into", place[reader]
+    )
+
+
+def _records(lanes: ChannelLanes) -> dict[Role, int]:
+    return {
+        role: int(lanes.lane(side).rows[0])
+        if len(lanes.lane(side))
+        else lanes.endings[side].recorded
+        for side, role in ROLE_OF.items()
+    }
+
+
+def _before(
+    lanes: ChannelLanes, traces: Mapping[Role, Trace], first: tuple[int, int]
+) -> dict[str, int | None]:
+    """Bytes that were read: known where the reader, or the writer, is there from its start."""
+    ends: Mapping[Side, ChannelLane] = {"s": lanes.server, "r": lanes.client}
+    place = dict(zip(SIDES, first, strict=True))
+    found: dict[str, int | None] = {}
+    for way, writer in WRITER.items():
+        reader: Side = "r" if writer == "s" else "s"
+        taken = index_at(ends[reader], "into", place[reader])
+        begun = None
+        if not traces[ROLE_OF[reader]].begins_later:
+            begun = ends[reader].first_into
+        elif not traces[ROLE_OF[writer]].begins_later:
+            begun = ends[writer].first_out
+        found[way] = None if begun is None else taken - begun
+    return found
