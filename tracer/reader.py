@@ -59,6 +59,11 @@ class Window:
         """Whether records are lost at its beginning."""
         return any(self.lost.values())
 
+    @property
+    def lost_records(self) -> int:
+        """Of all threads together."""
+        return sum(self.lost.values())
+
     def told(self) -> str:
         """In words, for a reader: by what it was frozen, what is missing at both ends."""
         by = {
@@ -181,7 +186,7 @@ class _Found:
             raise self._damaged(f"Block {number} of {self.name} claims {count} records.")
         records = _whole_records(block)
         if of_ring:
-            self._take_of_ring(records, int(head["thread"]), int(head["first"]))
+            self._take_of_ring(number, records, int(head["thread"]), int(head["first"]))
         elif closed and len(records) >= count:
             self._take_closed(number, records[:count], int(head["crc"]))
         else:
@@ -197,7 +202,7 @@ class _Found:
         self.parts.append(records)
         self.numbers.append(numbers)
 
-    def _take_of_ring(self, records: Records, thread: int, first: int) -> None:
+    def _take_of_ring(self, number: int, records: Records, thread: int, first: int) -> None:
         """Records of this round, and of the one before where this one has not come to them."""
         places = np.arange(len(records), dtype=np.int64) + first
         before = places - self.ring_blocks * layout.RECORDS_PER_BLOCK
@@ -206,6 +211,8 @@ class _Found:
         is_old = ~is_new & (before > 0) & (seq == before & _LOW_32)
         right = (checks_of(records) == records["check"]) & (records["thread"] == thread)
         taken = right & (is_new | is_old)
+        if (right & ~taken).any():
+            raise self._damaged(f"Block {number} of {self.name} has records out of their places.")
         self._add(records[taken], np.where(is_new, places, before)[taken].astype(np.uint64))
 
     def _take_open(self, number: int, records: Records) -> None:

@@ -69,6 +69,7 @@ def channel_lanes(
         Rings(right, left),
         firsts["server"] if firsts else (0, 0),
         of_calls=of_calls,
+        tells_sleep=evidence.blocking is None,
     )
     client = lane_of(
         table,
@@ -78,6 +79,7 @@ def channel_lanes(
         Rings(left, right),
         firsts["client"] if firsts else (server.first_into, server.first_out),
         of_calls=of_calls,
+        tells_sleep=evidence.blocking is None,
     )
     given = {
         "SideOf": "<- ThreadSide",

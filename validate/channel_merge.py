@@ -34,6 +34,7 @@ OPENING = frozenset((Call.SERVER_INIT, Call.CLIENT_INIT))
 MOVES = frozenset((Call.WRITE, Call.SEND, Call.READ, Call.RECV))
 EVENTS = frozenset((Kind.NOTIFY, Kind.PENDING_EXIT, Kind.UNMASK))
 PREPARED_CELLS = ("out_prod", "out_cons", "in_prod", "in_cons")
+SLEEPS = "sleeps"
 BITS = {"arms_writes": (1, True), "arms_reads": (2, True), "tests_writes": (1, False)}
 BITS |= {"tests_reads": (2, False)}
 """By rule: the bit of a notify byte, and whether it is set."""
@@ -86,8 +87,12 @@ def lane_of(
     first: tuple[int, int] = (0, 0),
     *,
     of_calls: bool = False,
+    tells_sleep: bool = False,
 ) -> ChannelLane:
     """The lane of one end; `of_calls`: its records are of calls and events alone.
+
+    `tells_sleep`: if it ends where the thread has come to a wait, that is a step as well. It tells
+    that the call blocks, where nobody else does.
 
     `rows` are the rows of `records` to use, in program order; `first` are the indices at the start
     of the ring that the side writes and of the one that it reads.
@@ -110,6 +115,8 @@ def lane_of(
     for chunk in plain_records(records, _concerned(table, list(cells.values()), records, rows)):
         for record in chunk:
             projector.take(*record)
+    if tells_sleep and not of_calls and len(rows):
+        projector.sleep(int(rows[-1]), int(records["kind"][rows[-1]]))
     return projector.result(_threads(records, rows))
 
 
@@ -182,6 +189,11 @@ class _Projector:
             self._has_moved(call, new)
         elif kind == Kind.CALL_EXIT and call == Call.SERVER_INIT and new == 0:
             self._check_page(row)
+
+    def sleep(self, row: int, kind: int) -> None:
+        """The last record, if the thread has come to a wait with it."""
+        if kind == Kind.PENDING_ENTER:
+            self._emit(SLEEPS, 0, row)
 
     def result(self, threads: int) -> ChannelLane:
         """What was gathered."""
@@ -273,7 +285,7 @@ class _Projector:
         self.outs.append(self.out.at)
         self.intos.append(self.into.at)
         self.opened = self.opened or not action.startswith("i_")
-        if action.endswith("_look"):
+        if action.endswith("_look") or action == SLEEPS:
             self.stutters += 1
         else:
             self.last = action

@@ -34,7 +34,7 @@ class Ending:
     looked: bool
     """It stood still at the last look: that is where its lanes end."""
     recorded: int
-    """Records in the trace, of whatever kind."""
+    """Records in the trace, of whatever kind, and those that were lost before a window."""
     left_out: int
     """Records after the last look."""
     unlogged: bool
@@ -54,11 +54,12 @@ def ending_of(trace: Trace, evidence: Evidence) -> Ending:
     role, records = trace.header.role, trace.records
     rows = _of_the_channel(records)
     count = evidence.records_at_last_look(role)
+    lost = trace.window.lost_records if trace.window else 0
     looked = evidence.stands_still and evidence.alive(role) is True
     taken = rows
-    if looked and count is not None and count < len(records):
+    if looked and count is not None and count - lost < len(records):
         before = np.zeros(len(records), bool)
-        before[np.argsort(records["t0"], kind="stable")[:count]] = True
+        before[np.argsort(records["t0"], kind="stable")[: max(count - lost, 0)]] = True
         taken = rows[before[rows]]
     closed = bool(np.any(_closes(records[taken])))
     killed = not looked and not closed
@@ -66,7 +67,7 @@ def ending_of(trace: Trace, evidence: Evidence) -> Ending:
         role=role,
         rows=taken,
         looked=looked,
-        recorded=len(records),
+        recorded=lost + len(records),
         left_out=len(rows) - len(taken),
         unlogged=killed and trace.ending == "cut",
         death=_death(evidence.ended(role)) if killed else "no",

@@ -7,7 +7,7 @@ does: it was looked at when nothing moved any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,13 +61,13 @@ def page_problems(
     records: Mapping[Role, Records],
     endings: Mapping[Role, Ending],
     evidence: Evidence,
-    *,
-    from_start: bool = True,
+    windows: Collection[Role] = (),
 ) -> Iterator[Problem]:
     """Cells of the last look that hold another value than the records lead to.
 
-    Nothing is said of a cell that an end may have changed of which records are missing, nor, if the
-    records are not there from the start, of notify bytes: what they were then nobody knows.
+    Nothing is said of a cell that an end may have changed of which records are missing. Of an end
+    of `windows` the first ones are: it tells what it stored last, but not what it left alone, nor
+    what a notify byte was when the window began.
     """
     page = _page(evidence)
     if not evidence.stands_still or page is None:
@@ -82,9 +82,11 @@ def page_problems(
         for role in ROLES
     }
     for cell, role in WRITERS.items():
+        if role in windows and not len(ends[role].stores(cell)):
+            continue
         if ends[role].is_known and ends["server"].is_known:
             yield from _single(page, cell, ends[role], ends["server"])
-    if from_start and all(end.is_known for end in ends.values()):
+    if not windows and all(end.is_known for end in ends.values()):
         for cell in NOTIFY:
             yield from _notify(page, cell, ends)
 

@@ -143,15 +143,7 @@ def tlc_judge(one: Prepared) -> Follow:
 def _one_part(one: Prepared, case: Case, judge: Follow, progress: Progress) -> DirectionVerdict:
     actions = one.actions
     words = Words(one.lanes, case.traces, one.order, states_of(actions))
-    replayed = Replay(
-        one.lanes,
-        one.cuts,
-        judge,
-        progress,
-        actions.switches,
-        may_be_spurious="spurious" in actions.actions,
-        starts=one.window.starts if one.window else None,
-    ).run()
+    replayed = _replayed(one, judge, progress)
     base = _counted(one, replayed, actions)
     if replayed.undecided:
         return _undecided(base, replayed)
@@ -165,6 +157,26 @@ def _one_part(one: Prepared, case: Case, judge: Follow, progress: Progress) -> D
     if lost:
         return replace(base, progress_reason=LOST, advice=REPEAT)
     return _with_progress(base, one, case, replayed)
+
+
+def _replayed(one: Prepared, judge: Follow, progress: Progress) -> Replayed:
+    """Followed from the spec's own initial states, or from all in which a window can begin."""
+    actions = one.actions
+    replay = Replay(
+        one.lanes,
+        one.cuts,
+        judge,
+        progress,
+        actions.switches,
+        may_be_spurious="spurious" in actions.actions,
+    )
+    if one.window is None:
+        return replay.run()
+    found = replace(replay, starts=one.window.starts).run()
+    if found.accepted or found.undecided:
+        return found
+    wider = replace(replay, starts=one.window.rare).run()
+    return wider if wider.accepted or wider.undecided else found
 
 
 def _undecided(base: DirectionVerdict, replayed: Replayed) -> DirectionVerdict:

@@ -158,12 +158,12 @@ def _reach(found: Verdict, case: Case) -> Iterator[str]:
 
 
 def _windows(case: Case) -> Iterator[str]:
-    """Of flight recorders: what each has kept, and from where on it was judged."""
-    for role in ROLES:
-        if (window := case.traces[role].window) is not None:
-            yield f"{role}: {window.told()}."
+    """Of flight recorders: from where on it was judged, and what each has kept."""
     if case.channel and case.channel.window:
         yield case.channel.window.told()
+    kept = [(role, case.traces[role].window) for role in ROLES]
+    if told := [f"{role}: {window.told()}" for role, window in kept if window]:
+        yield ". ".join(told) + "."
 
 
 def _cycles(case: Case) -> Iterator[str]:

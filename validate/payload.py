@@ -25,10 +25,13 @@ Ints = npt.NDArray[np.int64]
 MOVES = (Kind.STORE, Kind.RMW_LOCKED, Kind.RMW_PLAIN)
 
 
-def payload_problems(role: Role, records: Records, rows: Ints) -> list[Problem]:
+def payload_problems(
+    role: Role, records: Records, rows: Ints, *, from_start: bool = True
+) -> list[Problem]:
     """Reads of one end whose bytes are not the ones that were due, the first one alone.
 
-    `rows` are the rows to look at, in program order. What comes after a byte that is out of place
+    `rows` are the rows to look at, in program order. Of a window (not `from_start`) the first read
+    says itself where in its stream it is. What comes after a byte that is out of place
     is out of place as well, so one finding is all that there is to say.
     """
     chosen = records[rows]
@@ -36,6 +39,8 @@ def payload_problems(role: Role, records: Records, rows: Ints) -> list[Problem]:
     told = chosen[payloads]
     positions, counts = told["old"].astype(np.int64), told["new"].astype(np.int64)
     due = np.cumsum(counts) - counts
+    if not from_start and len(due):
+        due += positions[0]
     wrong = (told["operand"] != 0) | (positions != due) | (counts != _read_before(chosen, payloads))
     if not wrong.any():
         return []

@@ -53,7 +53,7 @@ def _look(trace: Trace) -> dict[str, Any]:
     call = Call(header.in_call).name.lower() if header.in_call else None
     return {
         "alive": True,
-        "records": len(trace.records),
+        "records": len(trace.records) + (trace.window.lost_records if trace.window else 0),
         "page": header.page.hex(),
         "in_call": call,
         "event_fd_readable": bool(header.look & Look.READABLE),

@@ -81,15 +81,16 @@ def _framing(case: Case) -> Verdict | None:
 def _payload(case: Case) -> Verdict | None:
     for role in ROLES:
         trace = case.traces[role]
-        for problem in payload_problems(role, trace.records, case.endings[role].rows):
+        rows, whole = case.endings[role].rows, not trace.begins_later
+        for problem in payload_problems(role, trace.records, rows, from_start=whole):
             place = place_of(trace, problem.row, problem.text)
             return _rejected("payload", f"Integrity: {problem.text}", place)
     if any(trace.begins_later for trace in case.traces.values()):
         # Both ends' copies are compared from the first byte on.
         return None
+    rows_of = {role: case.endings[role].rows for role in ROLES}
     for ring in case.tables.records.rings.values():
-        rows = {role: case.endings[role].rows for role in ROLES}
-        if (differs := digests_of(ring, case.traces, rows).problem) is not None:
+        if (differs := digests_of(ring, case.traces, rows_of).problem) is not None:
             place = place_of(case.traces[differs.role], differs.row, differs.text)
             return _rejected("payload", f"Integrity: {differs.text}", place)
     return None
@@ -135,8 +136,8 @@ def _page(case: Case) -> Verdict | None:
     if case.level == "calls":
         return None
     records = {role: case.traces[role].records for role in ROLES}
-    whole = not any(trace.begins_later for trace in case.traces.values())
-    for problem in page_problems(records, case.endings, case.evidence, from_start=whole):
+    windows = [role for role in ROLES if case.traces[role].begins_later]
+    for problem in page_problems(records, case.endings, case.evidence, windows):
         place = place_of(case.traces[problem.role], problem.row, problem.text)
         return _rejected("record", problem.text, place)
     return None

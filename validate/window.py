@@ -30,7 +30,14 @@ from vchan_testbed.validate.tlc.channel_first import RingAtStart
 from vchan_testbed.validate.tlc.rows import AtStart, goes_first
 from vchan_testbed.validate.window_cut import PLACES_SOUGHT, Window, aligned, window_of
 from vchan_testbed.validate.window_places import Local, places
-from vchan_testbed.validate.window_starts import WRITER, Known, index_at, starts_of
+from vchan_testbed.validate.window_starts import (
+    PORT_MAX_RARELY,
+    READER,
+    WRITER,
+    Known,
+    index_at,
+    starts_of,
+)
 
 APART = "the two windows are of different times: no record of the one fits to the other"
 NO_CUT = "no place is known at which both windows can be taken up"
@@ -42,6 +49,8 @@ class Cut:
     """Where a channel is taken up, in the middle of its run."""
 
     starts: tuple[Start, ...]
+    rare: tuple[Start, ...]
+    """States that are seldom, and hide what went wrong: for what no other one explains."""
     records: Mapping[Role, int]
     """The first record of each end that is judged."""
     before: Mapping[str, int | None]
@@ -51,7 +60,7 @@ class Cut:
         """From when on it is judged, in words."""
         at = " and ".join(f"record {row} of the {role}" for role, row in self.records.items())
         bytes_of = "; ".join(
-            f"{way}: {'it is not known how many' if count is None else count} bytes before it"
+            f"{way}: {'it is not known how many' if count is None else count} bytes came before it"
             for way, count in self.before.items()
         )
         return f"A window was judged, from {at} on. {bytes_of}."
@@ -87,10 +96,14 @@ def taken_up(
         window = window_of(by_clock, known, whole)
     if window is None:
         return Taken(_without(lanes, NO_CUT), nothing, None)
-    starts = starts_of(window, Known(together, local))
+    found = Known(together, local)
+    starts, rare = starts_of(window, found), starts_of(window, found, PORT_MAX_RARELY)
     if not starts:
         return Taken(_without(lanes, NO_CUT), nothing, None)
-    return _from(window, together, traces, (order, by_clock), actions, starts)
+    part = _from(window, together, order, actions)
+    cut = Cut(starts, rare, _records(part), _before(together, traces, window.begins))
+    rest = (_counted(needs, window.begins, at) for at, needs in enumerate(_both(order)))
+    return Taken(part, Order(*rest), cut)
 
 
 def _without(lanes: ChannelLanes, need: str) -> ChannelLanes:
@@ -113,18 +126,15 @@ def _places(
     return dict(places(lanes.lane(side), evidence.blocking, sleeps=sleeps))
 
 
-def _from(
-    window: Window,
-    lanes: ChannelLanes,
-    traces: Mapping[Role, Trace],
-    orders: tuple[Order, RunningOrder],
-    actions: ActionMap,
-    starts: tuple[Start, ...],
-) -> Taken:
+def _from(window: Window, lanes: ChannelLanes, order: Order, actions: ActionMap) -> ChannelLanes:
     """The lanes behind the cut, with what is known of their order there."""
     first = window.begins
-    held = {way: _held(lanes, way, first) for way in WRITER}
-    rings = {way: RingAtStart(lanes.ring_bytes(way), held[way]) for way in WRITER}
+    begins: Mapping[Side, int] = dict(zip(SIDES, first, strict=True))
+    known = Known(lanes, {})
+    rings = {
+        way: RingAtStart(lanes.ring_bytes(way), known.put(way, begins) - known.taken(way, begins))
+        for way in WRITER
+    }
     part = replace(
         lanes,
         sender=lanes.sender[first[0] :],
@@ -132,20 +142,20 @@ def _from(
         server=_behind(lanes.server, first[0]),
         client=_behind(lanes.client, first[1]),
     )
-    order, running = orders
-    told = replace(
+    running = order.running()
+    at_start = AtStart(None, {}, rings, from_start=False)
+    return replace(
         part,
-        goes_first=goes_first(
-            part.sender, part.receiver, actions, 0, AtStart(None, {}, rings, from_start=False)
-        ),
+        goes_first=goes_first(part.sender, part.receiver, actions, 0, at_start),
         comes_after={
-            "s": _counted(running.sender, first, 0),
-            "r": _counted(running.receiver, first, 1),
+            side: _counted(needs, first, at)
+            for at, (side, needs) in enumerate(zip(SIDES, _both(running), strict=True))
         },
     )
-    cut = Cut(starts, _records(told), _before(lanes, traces, first))
-    rest = Order(_counted(order.sender, first, 0), _counted(order.receiver, first, 1))
-    return Taken(told, rest, cut)
+
+
+def _both(order: Order | RunningOrder) -> tuple[Ints, Ints]:
+    return order.sender, order.receiver
 
 
 def _counted(needs: Ints, first: tuple[int, int], which: int) -> Ints:
@@ -163,21 +173,11 @@ def _behind(lane: ChannelLane, first: int) -> ChannelLane:
     )
 
 
-def _held(lanes: ChannelLanes, way: str, first: tuple[int, int]) -> int:
-    place: Mapping[Side, int] = dict(zip(SIDES, first, strict=True))
-    ends: Mapping[Side, ChannelLane] = {"s": lanes.server, "r": lanes.client}
-    writer = WRITER[way]
-    reader: Side = "r" if writer == "s" else "s"
-    return index_at(ends[writer], "out", place[writer]) - index_at(
-        ends[reader], "into", place[reader]
-    )
-
-
 def _records(lanes: ChannelLanes) -> dict[Role, int]:
     return {
         role: int(lanes.lane(side).rows[0])
         if len(lanes.lane(side))
-        else lanes.endings[side].recorded
+        else len(lanes.endings[side].rows)
         for side, role in ROLE_OF.items()
     }
 
@@ -186,16 +186,15 @@ def _before(
     lanes: ChannelLanes, traces: Mapping[Role, Trace], first: tuple[int, int]
 ) -> dict[str, int | None]:
     """Bytes that were read: known where the reader, or the writer, is there from its start."""
-    ends: Mapping[Side, ChannelLane] = {"s": lanes.server, "r": lanes.client}
-    place = dict(zip(SIDES, first, strict=True))
+    known = Known(lanes, {})
+    begins: Mapping[Side, int] = dict(zip(SIDES, first, strict=True))
     found: dict[str, int | None] = {}
-    for way, writer in WRITER.items():
-        reader: Side = "r" if writer == "s" else "s"
-        taken = index_at(ends[reader], "into", place[reader])
+    for way in WRITER:
+        reader, writer = READER[way], WRITER[way]
         begun = None
         if not traces[ROLE_OF[reader]].begins_later:
-            begun = ends[reader].first_into
+            begun = known.lane(reader).first_into
         elif not traces[ROLE_OF[writer]].begins_later:
-            begun = ends[writer].first_out
-        found[way] = None if begun is None else taken - begun
+            begun = known.lane(writer).first_out
+        found[way] = None if begun is None else known.taken(way, begins) - begun
     return found

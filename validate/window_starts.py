@@ -25,10 +25,13 @@ from vchan_testbed.validate.window_places import Local
 THREAD: Mapping[Side, str] = {"s": "server", "r": "client"}
 OTHER: Mapping[Side, Side] = {"s": "r", "r": "s"}
 WRITER: Mapping[str, Side] = {"left": "r", "right": "s"}
+READER: Mapping[str, Side] = {"left": "s", "right": "r"}
 TESTS = ("w_test", "r_test")
 ARMS = ("w_arm", "r_arm")
 BYTES = range(4)
 PORT_MAX = 2
+PORT_MAX_RARELY = 3
+"""Of a client that has unmasked its port with an event queued, until it unmasks an empty one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +45,30 @@ class Known:
         """The lane s or r with its indices."""
         return self.lanes.server if side == "s" else self.lanes.client
 
+    def put(self, way: str, places: Mapping[Side, int]) -> int:
+        """The writer's index of a direction."""
+        return index_at(self.lane(WRITER[way]), "out", places[WRITER[way]])
 
-def starts_of(window: Window, known: Known) -> tuple[Start, ...]:
-    """The start states, with places counted from where the lanes are taken up."""
-    accesses = _accesses(known)
+    def taken(self, way: str, places: Mapping[Side, int]) -> int:
+        """The reader's index of a direction."""
+        return index_at(self.lane(READER[way]), "into", places[READER[way]])
+
+
+def starts_of(window: Window, known: Known, client_port_max: int = PORT_MAX) -> tuple[Start, ...]:
+    """The start states, with places counted from where the lanes are taken up.
+
+    `client_port_max`: the most wake-ups that the client's port can ever have from then on.
+    """
     first = window.begins
-    origin = {way: _taken(way, dict(zip(SIDES, first, strict=True)), known) for way in WRITER}
+    begins: Mapping[Side, int] = dict(zip(SIDES, first, strict=True))
+    origin = {way: known.taken(way, begins) for way in WRITER}
+    port_max: Mapping[Side, int] = {"s": PORT_MAX, "r": client_port_max}
+    making = _Making(known, origin, _accesses(known), port_max)
     return tuple(
         Start(state, pair[0] - first[0], pair[1] - first[1])
         for pair in window.pairs()
-        for state in _states(dict(zip(SIDES, pair, strict=True)), known, accesses, origin)
+        for state in making.states(dict(zip(SIDES, pair, strict=True)))
     )
-
-
-def _states(
-    places: Mapping[Side, int],
-    known: Known,
-    accesses: Mapping[tuple[Side, Side], _Accesses],
-    origin: Mapping[str, int],
-) -> Iterator[State]:
-    rings = {
-        way: _Ring(_taken(way, places, known), _put(way, places, known), origin[way])
-        for way in WRITER
-    }
-    if any(not 0 <= ring.held <= known.lanes.ring_bytes(way) for way, ring in rings.items()):
-        return
-    bytes_of = [_notify(owner, places, accesses) for owner in SIDES]
-    for threads in product(*(known.local[side].get(places[side], ()) for side in SIDES)):
-        local = dict(zip(SIDES, threads, strict=True))
-        more = _more(rings, local)
-        for of_s, of_r in product(*bytes_of):
-            notify = _function({"s": of_s, "r": of_r})
-            for one in more:
-                yield State.of({**one, "notify": notify})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +92,44 @@ class _Ring:
         return ((first - self.origin + 1, last - self.origin),) if last > first else ()
 
 
-def _more(rings: Mapping[str, _Ring], local: Mapping[Side, Local]) -> list[dict[str, Value]]:
-    """All but the notify bytes."""
-    fixed = {**_streams(rings, local), **_threads(local)}
-    ports = product(*(_ports(local[side]) for side in SIDES))
-    blocks = product(*(local[side].blocks for side in SIDES))
-    told = product(*(_told(local, side) for side in SIDES))
-    return [
-        {
-            **fixed,
-            "port": _function(dict(zip(SIDES, port, strict=True))),
-            "blocks": _function(dict(zip(SIDES, block, strict=True))),
-            "told": _by_way({way: end[1 - SIDES.index(WRITER[way])] for way in WRITER}),
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What does not depend on the places."""
+
+    known: Known
+    origin: Mapping[str, int]
+    accesses: Mapping[tuple[Side, Side], _Accesses]
+    port_max: Mapping[Side, int]
+
+    def states(self, places: Mapping[Side, int]) -> Iterator[State]:
+        """All states with the threads at these places; none where a ring would hold too much."""
+        known = self.known
+        rings = {
+            way: _Ring(known.taken(way, places), known.put(way, places), self.origin[way])
+            for way in WRITER
         }
-        for port, block, end in product(ports, blocks, told)
-    ]
+        if any(not 0 <= ring.held <= known.lanes.ring_bytes(way) for way, ring in rings.items()):
+            return
+        bytes_of = [_notify(owner, places, self.accesses) for owner in SIDES]
+        for threads in product(*(known.local[side].get(places[side], ()) for side in SIDES)):
+            local: Mapping[Side, Local] = dict(zip(SIDES, threads, strict=True))
+            fixed = {**_streams(rings, local), **_threads(local)}
+            for notify, open_ in product(product(*bytes_of), self._open(local)):
+                yield State.of({**fixed, **open_, "notify": _by_side(notify)})
+
+    def _open(self, local: Mapping[Side, Local]) -> list[dict[str, Value]]:
+        """What else the lanes leave open."""
+        ports = product(*(_ports(local[side], self.port_max[side]) for side in SIDES))
+        blocks = product(*(local[side].blocks for side in SIDES))
+        told = product(*(_told(local, READER[way]) for way in WRITER))
+        return [
+            {
+                "port": _by_side(port),
+                "blocks": _by_side(block),
+                "told": _by_way(dict(zip(WRITER, end, strict=True))),
+            }
+            for port, block, end in product(ports, blocks, told)
+        ]
 
 
 def _told(local: Mapping[Side, Local], side: Side) -> tuple[bool, ...]:
@@ -122,20 +139,10 @@ def _told(local: Mapping[Side, Local], side: Side) -> tuple[bool, ...]:
     return (False, True)
 
 
-def _ports(local: Local) -> list[Value]:
+def _ports(local: Local, most: int) -> list[Value]:
     """Wake-ups to come; while the port is held whatever is raised becomes one."""
     held = local.at == "unmask"
-    return [(count, held, PORT_MAX) for count in range(2 if held else 3)]
-
-
-def _put(way: str, places: Mapping[Side, int], known: Known) -> int:
-    writer = WRITER[way]
-    return index_at(known.lane(writer), "out", places[writer])
-
-
-def _taken(way: str, places: Mapping[Side, int], known: Known) -> int:
-    reader = OTHER[WRITER[way]]
-    return index_at(known.lane(reader), "into", places[reader])
+    return [(count, held, most) for count in range(most if held else most + 1)]
 
 
 def index_at(lane: ChannelLane, which: str, place: int) -> int:
@@ -171,6 +178,10 @@ def _threads(local: Mapping[Side, Local]) -> dict[str, Value]:
 
 def _function(by_side: Mapping[Side, Value]) -> Value:
     return frozenset((THREAD[side], value) for side, value in by_side.items())
+
+
+def _by_side(values: Sequence[Value]) -> Value:
+    return _function(dict(zip(SIDES, values, strict=True)))
 
 
 def _by_way(values: Mapping[str, Value]) -> Value:
