@@ -72,7 +72,7 @@ def lane_problems(role: Role, trace: Trace) -> Iterator[Problem]:
     yield from _closes(lane)
     yield from _faults(lane)
     yield from _payloads(lane)
-    yield from _digests(lane)
+    yield from _digests(lane, trace.window)
 
 
 @dataclass(frozen=True)
@@ -436,10 +436,13 @@ def _hit(records: Records, flags: Flag) -> tuple[Mask, Mask]:
     return hit, more
 
 
-def _digests(lane: _Lane) -> Iterator[Problem]:
+def _digests(lane: _Lane, window: Window | None) -> Iterator[Problem]:
     """One that was put off belongs to a copy of its call, and comes before the call's end."""
     records = lane.records
     for digest, copy in zip(*copies_of_digests(records), strict=True):
+        if window and lane.enter[digest] < 0:
+            # Its call, and perhaps its copy, began before the window.
+            continue
         same = ("new", "call_seq", "channel")
         if copy < 0 or any(records[name][digest] != records[name][copy] for name in same):
             yield Problem(lane.role, int(digest), "log", "It is the digest of no copy of its call.")

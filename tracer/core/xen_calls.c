@@ -501,7 +501,7 @@ static bool is_put_off(const struct vt_thread *thread, size_t bytes)
 /* Of the copy whose record is the next one. */
 static void put_off(struct vt_thread *thread, const uint8_t *bytes, size_t count)
 {
-    thread->late[thread->late_count++] = (struct vt_late_copy){ bytes, count, thread->seq + 1 };
+    thread->late[thread->late_count++] = (struct vt_late_copy){ bytes, count, (uint32_t)thread->seq + 1 };
 }
 
 static void *on_memcpy(void *to, const void *from, size_t bytes)
