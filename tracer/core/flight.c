@@ -108,7 +108,6 @@ static unsigned open_channels(const struct vt_channel **first)
 
 static void look_first(const struct vt_channel *channel)
 {
-    settling.since = now_milliseconds();
     settling.asleep = all_asleep();
     settling.has_page = vt_channel_copy_head(channel, settling.page);
 }
@@ -141,16 +140,20 @@ static void watch_settling(uint32_t milliseconds)
 {
     const struct vt_channel *channel = NULL;
     unsigned channels = open_channels(&channel);
-    uint64_t records = vt_log_records();
+    uint64_t records = vt_log_records(), passed;
 
     if (!channels || records != settling.records || !settling.since) {
         settling.records = records;
-        settling.since = 0;
+        settling.since = channels ? now_milliseconds() : 0;
         if (channels)
             look_first(channel);
         return;
     }
-    if (now_milliseconds() - settling.since < milliseconds)
+    passed = now_milliseconds() - settling.since;
+    /* Behind its last record a thread takes a moment until it sleeps. */
+    if (!settling.asleep && passed < milliseconds / 2)
+        look_first(channel);
+    if (passed < milliseconds)
         return;
     vt_flight_freeze(VT_FROZEN_BY_SETTLING);
     look_last(channel, channels);
