@@ -34,7 +34,10 @@ class End:
 
 
 def split(trace: Trace, name: str) -> list[End]:
-    """The ends in a trace; a channel that was never opened so far that it met a page is none."""
+    """The ends in a trace; a channel that was never opened so far that it met a page is none.
+
+    Nor is, in a window of several, one that was opened before it: which it was nobody knows.
+    """
     records = trace.records
     numbers = np.unique(records["channel"]).tolist()
     found = []
@@ -82,7 +85,9 @@ def _of_channel(trace: Trace, number: int) -> Trace:
     for thread in np.unique(records["thread"]):
         places = np.flatnonzero(records["thread"] == thread)
         records["seq"][places] = np.arange(1, len(places) + 1)
-    return replace(trace, header=replace(trace.header, channels=1), records=records)
+    window = trace.window and replace(trace.window, lost={})
+    header = replace(trace.header, channels=1)
+    return replace(trace, header=header, records=records, window=window)
 
 
 def _end(trace: Trace, name: str) -> End | None:

@@ -211,6 +211,35 @@ def test_the_command_says_that_it_was_a_window(tmp_path: Path) -> None:
     assert "left: it is not known how many bytes came before it" in ran.output
 
 
+def test_an_index_that_wraps_in_a_window_is_nothing_special(tmp_path: Path) -> None:
+    """Rings of 16 MiB, so that the wrap comes after some thousand records."""
+    chunk = (3 << 24) // 2 - 5
+    calls = (1 << 32) // chunk + 3
+    run = simulate(
+        Scenario(
+            server=(("read_to_end", chunk), ("close",)),
+            client=(*[("write", chunk)] * calls, ("close",)),
+            left_order=24,
+        )
+    )
+    begins: dict[Role, int] = {role: len(run.records(role)) - 220 for role in ROLES}
+    client = run.records("client")[begins["client"] :]
+    prod = client[(client["kind"] == Kind.RMW_PLAIN) & (client["offset"] == Cell.LEFT_PROD)]
+    assert prod["new"][0] > prod["new"][-1]
+    verdict = judged(written(run, tmp_path, begins), run.facts())
+    assert (verdict.conformance, verdict.progress) == ("ACCEPTED", "PROGRESS")
+
+
+def test_windows_of_several_channels_are_refused(tmp_path: Path) -> None:
+    run = simulate(rounds())
+    paths = run.write(tmp_path)
+    for role, path in paths.items():
+        keep_from(path, halves(run)[role], channels=2)
+    ran = CliRunner().invoke(main, ["validate", *map(str, paths.values())])
+    assert ran.exit_code == ExitStatus.USAGE
+    assert "is a window, and its channels were opened before it" in ran.output
+
+
 def test_a_window_that_lost_nothing_is_a_whole_trace(tmp_path: Path) -> None:
     run = simulate(rounds())
     paths = run.write(tmp_path)

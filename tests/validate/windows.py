@@ -26,12 +26,15 @@ def written(
     return paths
 
 
-def keep_from(path: Path, first: int) -> None:
-    """Make a trace of one thread a window that begins with the record at place `first`."""
+def keep_from(path: Path, first: int, channels: int = 1) -> None:
+    """Make a trace of one thread a window that begins with the record at place `first`.
+
+    `channels`: so many has its process opened.
+    """
     trace = read_trace(path)
     write_trace(
         path,
-        replace(trace.header, ring_blocks=1, frozen=FrozenBy.NOTHING),
+        replace(trace.header, ring_blocks=1, frozen=FrozenBy.NOTHING, channels=channels),
         trace.records[first:],
         complete=trace.header.complete,
         lost={0: first},

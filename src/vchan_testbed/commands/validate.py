@@ -155,6 +155,13 @@ def _of_traces(files: list[Path], work: Path) -> list[Subject]:
 
 def _of_channels(traces: dict[Path, Trace], work: Path) -> list[Subject]:
     found, alone = pairs(end for path, trace in traces.items() for end in split(trace, str(path)))
+    lost = next((path for path, trace in traces.items() if trace.begins_later), None)
+    if not found and lost:
+        raise InputError(
+            f"{lost} is a window, and its channels were opened before it: whose other end each of "
+            "them is nobody knows.",
+            next_step="Give the two windows of one channel alone, of programs that open one each.",
+        )
     if not found:
         raise InputError(
             "No two of these traces are ends of one channel.",
@@ -175,7 +182,8 @@ def _alone(end: End, work: Path, number: int) -> Path:
     """A file with the trace of this end."""
     place = work / f"{number}-{end.trace.header.role}{FILE_SUFFIX}"
     complete = end.trace.ending == "complete"
-    write_trace(place, end.trace.header, end.trace.records, complete=complete)
+    lost = end.trace.window.lost if end.trace.window else {}
+    write_trace(place, end.trace.header, end.trace.records, complete=complete, lost=lost)
     return place
 
 
