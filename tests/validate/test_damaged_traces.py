@@ -65,7 +65,7 @@ NO_TRACE = {
     "another version": (
         flipped(VERSION_AT),
         ExitStatus.USAGE,
-        "{path} is a trace of version 2",
+        "{path} is a trace of version 5",
         RIGHT_VERSION,
     ),
     "cut off within its header": (
