@@ -18,7 +18,8 @@ from table import write_table
 
 from vchan_testbed.guests.fault_steps import ON_DOMAINS, load_steps
 
-EVERY = 30
+WORKLOAD = "talk, client first"
+EVERY = 16
 SECONDS = 600.0
 GOOD: dict[str, Any] = {
     "cell": "client w_put delay",
@@ -60,7 +61,8 @@ def test_no_fault_with_an_effect_passes() -> None:
 
 def test_some_cells_come_out_as_they_are_pinned(tmp_path: Path) -> None:
     pins, kept = load_pins(), Kept(tmp_path)
-    chosen = [cell for cell in cells() if cell.name in pins][::EVERY]
+    # Of one workload: its run without a fault is made once for all of them.
+    chosen = [cell for cell in cells() if cell.name in pins and cell.workload == WORKLOAD][::EVERY]
     rows = list(sweep(chosen, kept, Clock(SECONDS), None))
     assert {row["cell"] for row in rows} == {cell.name for cell in chosen}
     assert {row["cell"]: wrong(row, pins) for row in rows if wrong(row, pins)} == {}
