@@ -20,7 +20,6 @@ from vchan_testbed.guests.loopback import LoopbackWorld
 from vchan_testbed.tracer.format import TraceHeader
 from vchan_testbed.tracer.layout import HEADER_BYTES, MAGIC, FrozenBy, Look
 from vchan_testbed.tracer.reader import Trace, read_trace
-from vchan_testbed.tracer.record import freeze
 
 TALKER = Path(__file__).parents[1] / "tracer" / "talker.c"
 RECORD = (str(Path(sys.executable).with_name("vchan-testbed")), "record", "--out")
@@ -175,24 +174,6 @@ def test_one_side_a_window_and_the_other_whole(talk: Talk, window: str) -> None:
     assert "ACCEPTED and PROGRESS" in ran.output
     assert "it is not known how many" not in ran.output
     assert "bytes came before it" in ran.output
-
-
-def test_frozen_in_the_middle_it_is_judged_as_far_as_it_goes(talk: Talk) -> None:
-    """The client by its signal in the middle of its rounds, the server on request soon after."""
-    server, client = talk.start("asked", SMALL, SMALL)
-    client.wait_until_frozen()
-    freeze(server.path)
-    for end in (server, client):
-        end.end()
-    traces = windows_of(server, client)
-    assert traces[1].window
-    assert traces[1].window.frozen_by is FrozenBy.SIGNAL
-    ran = validated(server, client)
-    # How soon the request is seen decides whether the two windows are of one time.
-    if "the two windows are of different times" in ran.output:
-        assert ran.exit_code == ExitStatus.UNDECIDED
-    else:
-        assert "ACCEPTED and INCONCLUSIVE" in ran.output, ran.output
 
 
 def test_a_hang_has_the_verdict_that_whole_traces_have(talk: Talk) -> None:
