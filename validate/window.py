@@ -100,7 +100,7 @@ def taken_up(
     starts, rare = starts_of(window, found), starts_of(window, found, PORT_MAX_RARELY)
     if not starts:
         return Taken(_without(lanes, NO_CUT), nothing, None)
-    part = _from(window, together, order, actions)
+    part = _from(window, together, by_clock, actions)
     cut = Cut(starts, rare, _records(part), _before(together, traces, window.begins))
     rest = (_counted(needs, window.begins, at) for at, needs in enumerate(_both(order)))
     return Taken(part, Order(*rest), cut)
@@ -126,7 +126,9 @@ def _places(
     return dict(places(lanes.lane(side), evidence.blocking, sleeps=sleeps))
 
 
-def _from(window: Window, lanes: ChannelLanes, order: Order, actions: ActionMap) -> ChannelLanes:
+def _from(
+    window: Window, lanes: ChannelLanes, running: RunningOrder, actions: ActionMap
+) -> ChannelLanes:
     """The lanes behind the cut, with what is known of their order there."""
     first = window.begins
     begins: Mapping[Side, int] = dict(zip(SIDES, first, strict=True))
@@ -142,7 +144,6 @@ def _from(window: Window, lanes: ChannelLanes, order: Order, actions: ActionMap)
         server=_behind(lanes.server, first[0]),
         client=_behind(lanes.client, first[1]),
     )
-    running = order.running()
     at_start = AtStart(None, {}, rings, from_start=False)
     return replace(
         part,
