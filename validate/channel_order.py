@@ -6,6 +6,7 @@ of both, and one port a side wakes for both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -17,6 +18,7 @@ from vchan_testbed.validate.merge import Ints, LaneSteps
 from vchan_testbed.validate.order import (
     Bit,
     Order,
+    RunningOrder,
     View,
     as_read,
     closing,
@@ -25,6 +27,7 @@ from vchan_testbed.validate.order import (
     reads_of_the_index,
     wakes,
 )
+from vchan_testbed.validate.table import Side
 
 Way = Literal["out", "into"]
 EVENTS = ("w_raise", "r_raise", "c_give_back", "c_raise", "k_raise")
@@ -81,6 +84,19 @@ def window_order(lanes: ChannelLanes) -> Order:
     return Order(before_server, before_client)
 
 
+def order_of_bits(
+    lanes: ChannelLanes, begun: Mapping[Side, Mapping[int, int]], known: RunningOrder
+) -> RunningOrder:
+    """`known`, and what the notify bits tell besides.
+
+    `begun`: by the side that tests a byte, what its bits are where the lanes begin.
+    """
+    server, client = known.sender.copy(), known.receiver.copy()
+    _bits(lanes.server.steps, lanes.client.steps, server, client, at_start=begun["r"])
+    _bits(lanes.client.steps, lanes.server.steps, client, server, at_start=begun["s"])
+    return Order(server, client).running()
+
+
 def _view(lane: ChannelLane, way: Way, ahead: int = 0) -> View:
     """One lane as the writer or as the reader of a ring.
 
@@ -115,7 +131,7 @@ def _bits(
     tester: LaneSteps,
     before_set: Ints,
     before_test: Ints,
-    at_start: dict[int, int],
+    at_start: Mapping[int, int],
 ) -> None:
     """The two bits of the byte that `setter` arms and `tester` tests."""
     for bit, first in at_start.items():

@@ -25,6 +25,7 @@ from vchan_testbed.validate.table import Side
 Ints = npt.NDArray[np.int64]
 
 STEPS_IN_A_PIECE = 200_000
+STEPS_AT_FIRST = 300
 BYTES_IN_A_PIECE = 1 << 29
 """A piece's stream positions have to stay small: TLC counts to 2**31."""
 
@@ -75,6 +76,25 @@ def cuts_of(
         # The next one has to lie behind every place that there can be at this one.
         start = (max(start[0], cut.places[0]), max(start[1], cut.places[1]))
     return tuple(cuts)
+
+
+def with_early(
+    cuts: tuple[Cut, ...],
+    sender: LaneSteps,
+    receiver: LaneSteps,
+    order: RunningOrder,
+    cut_off: frozenset[Side] = frozenset(),
+) -> tuple[Cut, ...]:
+    """The cuts, with one before them that is `STEPS_AT_FIRST` steps from the lanes' beginning.
+
+    For lanes that are followed from many states, of which most lead nowhere.
+    """
+    horizon = int(np.searchsorted(order.receiver, STEPS_AT_FIRST, side="right"))
+    early = Cut("s", STEPS_AT_FIRST, horizon)
+    if len(sender) < 2 * STEPS_AT_FIRST or ("r" in cut_off and horizon == len(receiver)):
+        return cuts
+    behind = [cut for cut in cuts if min(cut.places) > max(early.places)]
+    return (early, *behind)
 
 
 def _next(

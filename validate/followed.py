@@ -28,6 +28,7 @@ from vchan_testbed.validate.tlc.actions import ActionMap
 from vchan_testbed.validate.tlc.follow import follow
 from vchan_testbed.validate.unfollowed import REPEAT
 from vchan_testbed.validate.verdict import DirectionVerdict, KnownUse, Place, Verdict
+from vchan_testbed.validate.window import learnt
 from vchan_testbed.validate.wording import Words
 
 MAXIMAL_SHOWN = 20
@@ -172,6 +173,7 @@ def _replayed(one: Prepared, judge: Follow, progress: Progress) -> Replayed:
     )
     if one.window is None:
         return replay.run()
+    replay.learn = lambda lanes, starts: learnt(lanes, starts, actions)
     found = replace(replay, starts=one.window.starts).run()
     if found.accepted or found.undecided:
         return found

@@ -19,7 +19,7 @@ from vchan_testbed.validate.calls import calls_alone, order_by_clock, order_by_r
 from vchan_testbed.validate.channel import ChannelLanes, channel_lanes
 from vchan_testbed.validate.channel_order import channel_order
 from vchan_testbed.validate.channel_table import ChannelTable, load_channel_table
-from vchan_testbed.validate.cuts import Cut, Size, cuts_of
+from vchan_testbed.validate.cuts import Cut, Size, cuts_of, with_early
 from vchan_testbed.validate.direction import DirectionLanes, direction_lanes
 from vchan_testbed.validate.endings import Ending, ending_of
 from vchan_testbed.validate.evidence import ROLES, Evidence
@@ -250,7 +250,7 @@ def _prepared_window(
         lanes = replace(lanes, needs=(*lanes.needs, WINDOW_OF_CALLS))
         return Prepared(lanes, actions, nothing, None, ())
     taken = window.taken_up(lanes, traces, evidence, actions)
-    cuts = _cuts(taken.lanes, taken.order, size) if taken.cut else ()
+    cuts = _cuts_of_window(taken.lanes, taken.order, size) if taken.cut else ()
     return Prepared(taken.lanes, actions, taken.order, None, cuts, taken.cut)
 
 
@@ -278,9 +278,17 @@ def _goes_first(lanes: DirectionLanes, actions: ActionMap) -> Mapping[Side, Ints
 
 
 def _cuts(lanes: TwoLanes, order: Order, size: Size) -> tuple[Cut, ...]:
+    return cuts_of(lanes.sender, lanes.receiver, order.running(), size, _cut_off(lanes))
+
+
+def _cuts_of_window(lanes: TwoLanes, order: Order, size: Size) -> tuple[Cut, ...]:
+    ends = (lanes.sender, lanes.receiver, order.running(), _cut_off(lanes))
+    return with_early(_cuts(lanes, order, size), *ends)
+
+
+def _cut_off(lanes: TwoLanes) -> frozenset[Side]:
     ended = lanes.endings.items()
-    cut_off = frozenset(side for side, end in ended if end.unlogged or end.death != "no")
-    return cuts_of(lanes.sender, lanes.receiver, order.running(), size, cut_off)
+    return frozenset(side for side, end in ended if end.unlogged or end.death != "no")
 
 
 def _pairing(traces: Mapping[Role, Trace], endings: Mapping[Role, Ending]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -100,6 +100,8 @@ class Replay:
     """The spec has wake-ups that nobody raised, and counts them."""
     starts: tuple[Start, ...] | None = None
     """States in which the lanes are taken up; None: the spec's own."""
+    learn: Callable[[TwoLanes, Sequence[Start]], TwoLanes] | None = None
+    """What the states behind the first piece tell of the lanes' order."""
     _pieces: list[_Piece] = field(default_factory=list)
     _states: int = 0
     _began: float = field(default_factory=time.monotonic)
@@ -118,6 +120,8 @@ class Replay:
                 # Of an undecided one some end states may be known. What comes next, and what is
                 # said of progress, needs all of them.
                 return self._stopped(piece.result)
+            if number == 0 and self.learn and piece.starts:
+                self.lanes = self.learn(self.lanes, piece.starts)
         return self._result(self._pieces[-1].result.ends if self._pieces else ())
 
     @property

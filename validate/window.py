@@ -7,8 +7,9 @@ the cut (window_cut.py) -> where the threads are there (window_places.py) -> all
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -19,20 +20,24 @@ from vchan_testbed.validate.calls import order_by_clock
 from vchan_testbed.validate.channel import SIDES as ROLE_OF
 from vchan_testbed.validate.channel import ChannelLanes
 from vchan_testbed.validate.channel_merge import ChannelLane
-from vchan_testbed.validate.channel_order import window_order
+from vchan_testbed.validate.channel_order import order_of_bits, window_order
 from vchan_testbed.validate.evidence import Evidence
-from vchan_testbed.validate.lanes import Start
+from vchan_testbed.validate.lanes import Start, State
 from vchan_testbed.validate.merge import Ints
 from vchan_testbed.validate.order import Order, RunningOrder
 from vchan_testbed.validate.table import SIDES, Side
 from vchan_testbed.validate.tlc.actions import ActionMap
-from vchan_testbed.validate.tlc.channel_first import RingAtStart
+from vchan_testbed.validate.tlc.channel_first import Begun, RingAtStart, begun_from
+from vchan_testbed.validate.tlc.columns import columns_of
+from vchan_testbed.validate.tlc.paths import at
 from vchan_testbed.validate.tlc.rows import AtStart, goes_first
+from vchan_testbed.validate.two_lanes import TwoLanes
 from vchan_testbed.validate.window_cut import PLACES_SOUGHT, Window, aligned, window_of
 from vchan_testbed.validate.window_places import Local, places
 from vchan_testbed.validate.window_starts import (
     PORT_MAX_RARELY,
     READER,
+    THREAD,
     WRITER,
     Known,
     index_at,
@@ -102,7 +107,7 @@ def taken_up(
         return Taken(_without(lanes, NO_CUT), nothing, None)
     part = _from(window, together, by_clock, actions)
     cut = Cut(starts, rare, _records(part), _before(together, traces, window.begins))
-    rest = (_counted(needs, window.begins, at) for at, needs in enumerate(_both(order)))
+    rest = (_counted(needs, window.begins, which) for which, needs in enumerate(_both(order)))
     return Taken(part, Order(*rest), cut)
 
 
@@ -131,12 +136,6 @@ def _from(
 ) -> ChannelLanes:
     """The lanes behind the cut, with what is known of their order there."""
     first = window.begins
-    begins: Mapping[Side, int] = dict(zip(SIDES, first, strict=True))
-    known = Known(lanes, {})
-    rings = {
-        way: RingAtStart(lanes.ring_bytes(way), known.put(way, begins) - known.taken(way, begins))
-        for way in WRITER
-    }
     part = replace(
         lanes,
         sender=lanes.sender[first[0] :],
@@ -144,14 +143,50 @@ def _from(
         server=_behind(lanes.server, first[0]),
         client=_behind(lanes.client, first[1]),
     )
-    at_start = AtStart(None, {}, rings, from_start=False)
+    rest = RunningOrder(
+        *(_counted(needs, first, which) for which, needs in enumerate(_both(running)))
+    )
+    return _told(part, rest, actions, None)
+
+
+def learnt(lanes: TwoLanes, starts: Sequence[Start], actions: ActionMap) -> TwoLanes:
+    """The lanes, with what the states to which a first piece of them leads tell of their order.
+
+    The window's start states differ in the notify bytes, so that at first nothing is known of how
+    often a bit was set and cleared. The wrong ones are gone soon, and then it is.
+    """
+    assert isinstance(lanes, ChannelLanes)
+    columns = columns_of(lanes.sender, "s", actions), columns_of(lanes.receiver, "r", actions)
+    found = [
+        begun_from(*columns, (start.sender, start.receiver), _bytes_in(start.state))
+        for start in starts
+    ]
+    if not found or any(one != found[0] for one in found):
+        return lanes
+    running = RunningOrder(*(lanes.comes_after[side] for side in SIDES))
+    return _told(lanes, order_of_bits(lanes, found[0], running), actions, found[0])
+
+
+def _bytes_in(state: State) -> dict[Side, int]:
+    return {side: cast(int, at(state, f"notify[{THREAD[side]}]")) for side in SIDES}
+
+
+def _told(
+    lanes: ChannelLanes, running: RunningOrder, actions: ActionMap, begun: Begun | None
+) -> ChannelLanes:
+    rings = {
+        "left": RingAtStart(
+            lanes.ring_bytes("left"), lanes.client.first_out - lanes.server.first_into
+        ),
+        "right": RingAtStart(
+            lanes.ring_bytes("right"), lanes.server.first_out - lanes.client.first_into
+        ),
+    }
+    known = AtStart(None, {}, rings, from_start=False, begun=begun)
     return replace(
-        part,
-        goes_first=goes_first(part.sender, part.receiver, actions, 0, at_start),
-        comes_after={
-            side: _counted(needs, first, at)
-            for at, (side, needs) in enumerate(zip(SIDES, _both(running), strict=True))
-        },
+        lanes,
+        goes_first=goes_first(lanes.sender, lanes.receiver, actions, 0, known),
+        comes_after={"s": running.sender, "r": running.receiver},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from windows import keep_from, written
 
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records, Role, TraceHeader
 from vchan_testbed.tracer.layout import (
     BLOCK_HEADER_BYTES,
     HEADER_BYTES,
     RECORD_BYTES,
     Call,
     Cell,
+    FrozenBy,
     Kind,
 )
 from vchan_testbed.validate.judge import Options, judge_traces
@@ -174,6 +176,26 @@ def test_a_lost_event_is_the_same_violation_as_in_whole_traces(tmp_path: Path) -
     windows = judged(written(run, tmp_path / "windows", halves(run)), run.facts())
     assert whole.progress == windows.progress == "VIOLATION"
     assert (whole.due_action, whole.fault_of) == (windows.due_action, windows.fault_of)
+
+
+@pytest.mark.parametrize("short", ROLES)
+def test_frozen_in_the_middle_they_are_judged_as_far_as_they_go(
+    tmp_path: Path, short: Role
+) -> None:
+    """The one end was frozen some calls before the other, and both went on."""
+    run = simulate(rounds())
+    kept = {role: int(len(run.records(role)) * (0.8 if role == short else 0.9)) for role in ROLES}
+    cut: dict[Role, Records] = {role: run.records(role)[: kept[role]] for role in ROLES}
+    paths = written(run, tmp_path, halves(run), cut)
+    for path in paths.values():
+        page = bytearray(path.read_bytes())
+        header = TraceHeader.unpack(bytes(page[:HEADER_BYTES]), str(path))
+        page[:HEADER_BYTES] = replace(header, frozen=FrozenBy.SIGNAL, left_out=50).pack()
+        path.write_bytes(page)
+    verdict = judged(paths, None)
+    assert (verdict.conformance, verdict.progress) == ("ACCEPTED", "INCONCLUSIVE")
+    assert any("frozen by a signal" in note for note in verdict.notes)
+    assert any("The last records of the" in note for note in verdict.notes)
 
 
 def test_windows_of_different_times_are_left_open(tmp_path: Path) -> None:

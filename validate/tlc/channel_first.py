@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -49,26 +50,65 @@ def order_moves(
         after[moving] = _done(places)[np.searchsorted(lowest, mine[moving], side="left")]
 
 
+Begun: TypeAlias = Mapping[Side, Mapping[int, int]]
+"""By the side that tests a notify byte, and by bit: what it is where both lanes begin.
+
+Where that is no state of both (the one lane begins earlier) it is settings less clearings, counted
+back from one that is: it need not be 0 or 1.
+"""
+
+
+def at_open(channel: Channel) -> Begun:
+    """What the notify bytes are when a channel is opened."""
+    return {
+        owner: {bit: int(value & bit > 0) for bit in (1, 2)}
+        for owner, value in channel.notify_at_start.items()
+    }
+
+
+def begun_from(
+    sender: Columns, receiver: Columns, done: tuple[int, int], shown: Mapping[Side, int]
+) -> Begun:
+    """The same, from what the bytes are when so many steps of both lanes are done."""
+    lanes: Mapping[Side, Columns] = {"s": sender, "r": receiver}
+    places: Mapping[Side, int] = {"s": done[0], "r": done[1]}
+    found: dict[Side, dict[int, int]] = {}
+    for owner, value in shown.items():
+        found[owner] = {bit: int(value & bit > 0) for bit in (1, 2)}
+        for side, lane in lanes.items():
+            one = _accesses(lane, channel_of(lane), owner)
+            early = one.changes & (one.places < places[side])
+            for bit in (1, 2):
+                count = int(np.count_nonzero(early & (one.bits == bit)))
+                found[owner][bit] += count if side == owner else -count
+    return found
+
+
+def channel_of(lane: Columns) -> Channel:
+    """Of lanes with both directions."""
+    assert lane.actions.channel is not None
+    return lane.actions.channel
+
+
 def order_bytes(
-    lane: Columns, other: Columns, channel: Channel, after: Ints, *, from_start: bool
+    lane: Columns, other: Columns, channel: Channel, after: Ints, begun: Begun | None
 ) -> None:
     """An access that changes nothing is a look: it may go first, because its value does not come
     again once the other side has changed the byte.
 
-    Of lanes that are taken up in the middle of a run (not `from_start`) that is all that is known.
+    Of lanes that are taken up in the middle of a run that may be all that is known (no `begun`).
     Else one that changes the byte comes after the looks of the other side that have to see it as it
     was. Which these are its value tells: how often the other side has changed the byte before.
     """
     for owner in channel.notify_at_start:
         mine = _accesses(lane, channel, owner)
         theirs = _accesses(other, channel, owner)
-        at_start = channel.notify_at_start[owner]
         after[mine.places[~mine.changes]] = 0
-        if not from_start:
+        if begun is None:
             continue
         places = mine.places[mine.changes]
         values = mine.shown[mine.changes]
-        needed = _changes_needed(mine, at_start, sets=lane.side != owner)
+        needed = _changes_needed(mine, begun[owner], sets=lane.side != owner)
         after[places] = _after_looks(theirs, needed, values)
 
 
@@ -100,15 +140,14 @@ def _accesses(lane: Columns, channel: Channel, owner: Side) -> _Accesses:
     return _Accesses(places, bits, shown, is_set != sets)
 
 
-def _changes_needed(mine: _Accesses, at_start: int, *, sets: bool) -> Ints:
+def _changes_needed(mine: _Accesses, at_start: Mapping[int, int], *, sets: bool) -> Ints:
     """For each change of the byte: the other side's changes before it, as its value tells."""
     needed = np.zeros(np.count_nonzero(mine.changes), np.int64)
     for bit in (1, 2):
         is_mine = mine.changes & (mine.bits == bit)
         before = (np.cumsum(is_mine) - is_mine)[mine.changes]
         now = (mine.shown[mine.changes] & bit) // bit
-        begun = (at_start & bit) // bit
-        theirs = begun + before - now if sets else now + before - begun
+        theirs = at_start[bit] + before - now if sets else now + before - at_start[bit]
         needed = np.where((theirs < 0) | (needed == NEVER), NEVER, needed + theirs)
     return needed
 

@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from vchan_testbed.validate.lanes import Lane, Lanes, SpecParams, Step
-from vchan_testbed.validate.tlc.actions import SIDES, ActionMap, Bit, Side
+from vchan_testbed.validate.tlc.actions import SIDES, ActionMap, Bit, Channel, Side
 from vchan_testbed.validate.tlc.channel_first import (
     NEVER,
     OTHER,
+    Begun,
     RingAtStart,
+    at_open,
     order_bytes,
     order_moves,
 )
@@ -47,6 +49,12 @@ class AtStart:
     """Of lanes with both directions: each ring, if it is known."""
     from_start: bool = True
     """The lanes begin where the channel does, so that each notify byte is known."""
+    begun: Begun | None = None
+    """The notify bytes, if the lanes begin elsewhere and they are known all the same."""
+
+    def bytes_of(self, channel: Channel) -> Begun | None:
+        """What the notify bytes are; None if nobody knows."""
+        return at_open(channel) if self.from_start else self.begun
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,7 +169,7 @@ def _goes_first(
         channel = lane.actions.channel
         if channel and known.rings:
             order_moves(lane, other, channel, known.rings, after)
-            order_bytes(lane, other, channel, after, from_start=known.from_start)
+            order_bytes(lane, other, channel, after, known.bytes_of(channel))
         for name, bit in lane.actions.bits.items():
             _changes_of_a_bit(lane, other, bit, known.bits.get(name), after)
         if looks is not None:
