@@ -347,6 +347,45 @@ def nothing_is_left_on_xen(
 
 
 @pytest.fixture
+def world(tmp_path: Path) -> Iterator[LoopbackWorld]:
+    """A loopback host of its own; nothing may be left on it."""
+    yield from _world(tmp_path / "host", keys=0)
+
+
+@pytest.fixture
+def world_with_keys(tmp_path: Path) -> Iterator[LoopbackWorld]:
+    """One on which a server is killed: its keys stay, as they do in xenstore."""
+    yield from _world(tmp_path / "host", keys=2)
+
+
+def _world(folder: Path, keys: int) -> Iterator[LoopbackWorld]:
+    with LoopbackWorld(folder) as world:
+        before = world.counts()
+        yield world
+        assert world.counts() == {**before, "keys": before["keys"] + keys}
+
+
+@pytest.fixture(scope="session")
+def talkers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The program that talks (tests/tracer/talker.c), linked with libxenvchan and without it."""
+    folder = tmp_path_factory.mktemp("talkers")
+    source = Path(__file__).parent / "tracer" / "talker.c"
+    command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", str(source)]
+    libraries = ["-lxenevtchn", "-pthread", "-ldl"]
+    made = {"linked": ["-DLINKED", "-lxenvchan"], "dlopen": []}
+    for name, more in made.items():
+        target = ["-o", str(folder / name)]
+        subprocess.run([*command, *target, *more, *libraries], check=True)
+    return {name: folder / name for name in made}
+
+
+@pytest.fixture
+def talker(talkers: dict[str, Path]) -> Path:
+    """The one that is linked with it."""
+    return talkers["linked"]
+
+
+@pytest.fixture
 def ssh_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[SshAccess], str]:
     """What --host is given for the dom0 of a machine in QEMU, on the port that QEMU forwards."""
 

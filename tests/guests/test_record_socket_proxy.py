@@ -10,7 +10,6 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -38,15 +37,6 @@ def proxy() -> Path:
     assert root is not None
     (found,) = root.glob("usr/lib/xen-4.*/bin/vchan-socket-proxy")
     return found
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[LoopbackWorld]:
-    """A loopback host; nothing may be left on it."""
-    with LoopbackWorld(tmp_path / "host") as world:
-        before = world.counts()
-        yield world
-        assert world.counts() == before
 
 
 class Proxy:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "library"))
+
+from talking import End, started
 
 from vchan_testbed.cli import main
 from vchan_testbed.errors import InputError
@@ -25,9 +27,6 @@ from vchan_testbed.tracer.layout import HEADER_BYTES, FrozenBy, Kind, Look
 from vchan_testbed.tracer.reader import Trace, from_first_calls, read_trace
 from vchan_testbed.tracer.record import freeze
 
-HERE = Path(__file__).parent
-RECORD = (str(Path(sys.executable).with_name("vchan-testbed")), "record", "--out")
-SECONDS_MAX = 120
 BLOCK_RECORDS = 1023
 
 
@@ -43,101 +42,16 @@ def records_of(count: int) -> Records:
     return records
 
 
-@pytest.fixture(scope="module")
-def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program."""
-    target = tmp_path_factory.mktemp("talker") / "talker"
-    command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", str(HERE / "talker.c")]
-    libraries = ["-lxenvchan", "-lxenevtchn", "-pthread", "-ldl"]
-    subprocess.run([*command, "-DLINKED", "-o", str(target), *libraries], check=True)
-    return target
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[LoopbackWorld]:
-    """A loopback host; nothing may be left on it."""
-    with LoopbackWorld(tmp_path / "host") as world:
-        before = world.counts()
-        yield world
-        assert world.counts() == before
-
-
-@pytest.fixture
-def world_with_keys(tmp_path: Path) -> Iterator[LoopbackWorld]:
-    """A loopback host on which a server is killed: its keys stay, as they do in xenstore."""
-    with LoopbackWorld(tmp_path / "host") as world:
-        before = {**world.counts(), "keys": 2}
-        yield world
-        assert world.counts() == before
-
-
-@dataclass(frozen=True)
-class End:
-    """One end's `record`, and where its trace is."""
-
-    process: subprocess.Popen[str]
-    folder: Path
-
-    @property
-    def trace_path(self) -> Path:
-        (path,) = self.folder.glob("*.vtrace")
-        return path
-
-    @property
-    def pid(self) -> int:
-        """Of the program itself: its trace is named after it."""
-        return int(self.trace_path.stem.split("-")[1])
-
-    def line(self) -> str:
-        """The next line that the program says."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
-    def end(self) -> tuple[int, str]:
-        """Status and what it said on standard error."""
-        _, errors = self.process.communicate(timeout=SECONDS_MAX)
-        return self.process.returncode, errors
-
-    def frozen_by(self) -> FrozenBy:
-        """What its trace is frozen by, as soon as it is."""
-        while True:
-            with self.trace_path.open("rb") as file:
-                header = TraceHeader.unpack(file.read(HEADER_BYTES), "trace")
-            if header.frozen:
-                return FrozenBy(header.frozen)
-            assert self.process.poll() is None
-            os.sched_yield()
-
-
-def started(
-    stack: ExitStack, world: LoopbackWorld, folder: Path, talker: Path, mode: str, *options: str
+def talk(
+    stack: ExitStack, world: LoopbackWorld, folder: Path, command: list[str], *options: str
 ) -> dict[str, End]:
-    """Both ends, the server first."""
-    ends = {}
-    for domid, role in enumerate(("server", "client"), start=1):
-        process = subprocess.Popen(
-            [*RECORD, str(folder / role), *options, "--", str(talker), mode, role],
-            env={**os.environ, **world.environment(domid)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        stack.callback(stop, process)
-        ends[role] = End(process, folder / role)
-        if role == "server":
-            assert ends[role].line() == "up\n"
-    return ends
-
-
-def stop(process: subprocess.Popen[str]) -> None:
-    """Whatever it does."""
-    process.terminate()
-    process.communicate(timeout=SECONDS_MAX)
+    """Both ends, with the same options."""
+    return started(stack, world, folder, command, {"server": options, "client": options})
 
 
 def traces_of(ends: dict[str, End]) -> tuple[Trace, Trace]:
     """The server's and the client's."""
-    server, client = (read_trace(ends[role].trace_path) for role in ("server", "client"))
+    server, client = (read_trace(ends[role].path) for role in ("server", "client"))
     return server, client
 
 
@@ -147,7 +61,7 @@ def test_the_last_records_of_a_long_run_are_kept(
 ) -> None:
     options = ("--flight-recorder", "64K", "--level", level)
     with ExitStack() as stack:
-        ends = started(stack, world, tmp_path, talker, "rounds", *options)
+        ends = talk(stack, world, tmp_path, [str(talker), "rounds"], *options)
         for end in ends.values():
             status, errors = end.end()
             assert status == 0, errors
@@ -166,7 +80,7 @@ def test_it_is_frozen_by_its_signal_and_the_programs_handler_runs(
     world: LoopbackWorld, tmp_path: Path, talker: Path
 ) -> None:
     with ExitStack() as stack:
-        ends = started(stack, world, tmp_path, talker, "asked", "--flight-recorder", "100K")
+        ends = talk(stack, world, tmp_path, [str(talker), "asked"], "--flight-recorder", "100K")
         for end in ends.values():
             status, errors = end.end()
             assert status == 0, errors
@@ -188,15 +102,14 @@ def test_it_is_frozen_on_request_from_outside_or_by_another_signal(
 ) -> None:
     options = ("--flight-recorder", "64K", "--freeze-signal", "WINCH")
     with ExitStack() as stack:
-        ends = started(stack, world_with_keys, tmp_path, talker, "stuck", *options)
+        ends = talk(stack, world_with_keys, tmp_path, [str(talker), "stuck"], *options)
         assert ends["server"].line() == "stuck\n"
-        freeze(ends["server"].trace_path)
+        freeze(ends["server"].path)
         assert ends["server"].frozen_by() is FrozenBy.REQUEST
         os.kill(ends["client"].pid, signal.SIGWINCH)
         assert ends["client"].frozen_by() is FrozenBy.SIGNAL
         for role in ("client", "server"):
-            os.kill(ends[role].pid, signal.SIGKILL)
-            ends[role].end()
+            ends[role].kill()
 
 
 def test_a_hang_is_frozen_by_the_settle_time_and_looked_at(
@@ -204,15 +117,12 @@ def test_a_hang_is_frozen_by_the_settle_time_and_looked_at(
 ) -> None:
     options = ("--flight-recorder", "64K", "--settle", "1")
     with ExitStack() as stack:
-        ends = started(stack, world_with_keys, tmp_path, talker, "stuck", *options)
+        ends = talk(stack, world_with_keys, tmp_path, [str(talker), "stuck"], *options)
         assert ends["server"].line() == "stuck\n"
         for end in ends.values():
             assert end.frozen_by() is FrozenBy.SETTLE_TIME
-        # The look is written right behind the word.
-        freeze(ends["server"].trace_path)
         for role in ("client", "server"):
-            os.kill(ends[role].pid, signal.SIGKILL)
-            ends[role].end()
+            ends[role].kill()
     pages = set()
     for trace in traces_of(ends):
         assert trace.window
@@ -226,7 +136,7 @@ def test_a_program_that_is_killed_leaves_a_window(
     world: LoopbackWorld, tmp_path: Path, talker: Path
 ) -> None:
     with ExitStack() as stack:
-        ends = started(stack, world, tmp_path, talker, "killed", "--flight-recorder", "64K")
+        ends = talk(stack, world, tmp_path, [str(talker), "killed"], "--flight-recorder", "64K")
         status, _ = ends["client"].end()
         assert status == 128 + signal.SIGKILL
         ends["server"].end()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,28 +20,6 @@ HERE = Path(__file__).parent
 RECORD = (str(Path(sys.executable).with_name("vchan-testbed")), "record", "--out")
 SECONDS_MAX = 120
 REFUSED = 4
-
-
-@pytest.fixture(scope="module")
-def talkers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The program, linked with libxenvchan and without it."""
-    folder = tmp_path_factory.mktemp("talkers")
-    command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", str(HERE / "talker.c")]
-    libraries = ["-lxenevtchn", "-pthread", "-ldl"]
-    made = {"linked": ["-DLINKED", "-lxenvchan"], "dlopen": []}
-    for name, more in made.items():
-        target = ["-o", str(folder / name)]
-        subprocess.run([*command, *target, *more, *libraries], check=True)
-    return {name: folder / name for name in made}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[LoopbackWorld]:
-    """A loopback host; nothing may be left on it."""
-    with LoopbackWorld(tmp_path / "host") as world:
-        before = world.counts()
-        yield world
-        assert world.counts() == before
 
 
 @dataclass(frozen=True)
