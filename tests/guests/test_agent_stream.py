@@ -74,6 +74,7 @@ def test_what_a_killed_writer_had_written_arrives(
     stream = TraceStream(tmp_path / "trace.vtrace", copy.write)
     closed_block = layout.BLOCK_BYTES
     while stream.file_bytes < 3 * closed_block:
+        assert process.poll() is None
         stream.pump()
     process.kill()
     process.wait()

@@ -20,7 +20,7 @@ def write_block(file: mmap.mmap, number: int) -> None:
     """Fill one block and close it; its records' numbers go on where the one before ended."""
     start = layout.HEADER_BYTES + number * layout.BLOCK_BYTES
     first = number * layout.RECORDS_PER_BLOCK + 1
-    header = [layout.BLOCK_MAGIC, number, 0, first, 0, layout.BlockState.OPEN, 0, 0]
+    header = [layout.BLOCK_MAGIC, number, 0, first, 0, layout.BlockState.OPEN, 0, 0, 0]
     file[start : start + layout.BLOCK_HEADER_BYTES] = layout.BLOCK_HEADER.pack(*header)
     file[24:28] = struct.pack("<I", number + 1)
     at = start + layout.BLOCK_HEADER_BYTES
