@@ -158,7 +158,8 @@ VERSION = 4
 
 From 3 on the order may be kept, and the CRC of a block is over its records' checks.
 
-From 4 on it may be a window, of a flight recorder.
+From 4 on it may be a window, of a flight recorder; the digest of a COPY may follow in a DIGEST, and
+a record's check is another one.
 """
 HEADER_BYTES = 4096
 BLOCK_BYTES = 65536
