@@ -155,10 +155,10 @@ static void begin(struct vt_thread *thread, uint32_t number, uint32_t state)
     header->magic = BLOCK_MAGIC;
     header->number = number;
     header->thread = thread->number;
-    header->first_seq = (uint32_t)thread->seq;
+    header->first_seq = (uint32_t)thread->seq + 1;
     header->tid = thread->tid;
     /* Until this store the records of the round before count, and each of them until it is gone. */
-    atomic_store_explicit(&header->first, thread->seq, memory_order_release);
+    atomic_store_explicit(&header->first, thread->seq + 1, memory_order_release);
     atomic_store_explicit(&header->state, state, memory_order_release);
 }
 

@@ -115,7 +115,7 @@ static inline void write_record(struct vt_record *place, const struct vt_thread 
         record->old,
         record->new_,
         record->site | (uint64_t)record->operand << 32,
-        (uint32_t)thread->seq | (call ? (uint64_t)thread->call_seq << 32 : 0),
+        (uint32_t)(thread->seq + 1) | (call ? (uint64_t)thread->call_seq << 32 : 0),
         record->channel | (uint64_t)thread->number << 16 | (uint64_t)record->offset << 32 |
             (uint64_t)record->kind << 48 | (uint64_t)record->op << 56,
         call | (uint64_t)record->width << 8 | (uint64_t)record->flags << 16,
@@ -150,14 +150,15 @@ static void append(struct vt_thread *thread, const struct vt_record *record)
         leave_out();
         return;
     }
-    __atomic_store_n(&thread->seq, thread->seq + 1, __ATOMIC_RELAXED);
     place = next_place(thread);
-    if (!place) {
+    if (place) {
+        write_record(place, thread, record);
+        thread->blocks.filled++;
+    } else {
         atomic_fetch_add(&vt_blocks_header()->dropped, 1);
-        return;
     }
-    write_record(place, thread, record);
-    thread->blocks.filled++;
+    /* Behind the record: who counts what was written must find it in the file of a killed process. */
+    __atomic_store_n(&thread->seq, thread->seq + 1, __ATOMIC_RELEASE);
 }
 
 /* vt_log_stop ends the session and then waits for who writes: one of the two sees the other. */
