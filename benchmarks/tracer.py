@@ -38,11 +38,12 @@ MANNERS: Mapping[str, Settings | None] = {
     "full": Settings(order="full"),
     "emulation": Settings(variant="emulation"),
 }
-"""Ways to run it; the last three are of level exact."""
+"""Ways to run it."""
 SIZES = (1, 64, 1024, 4096, 65536)
 RINGS = (1024, 4096, 65536, 1 << 20)
+EXACT = ("kept", "full", "emulation")
 BYTES_OF_A_STREAM = 1 << 24
-MESSAGES_MAX = {"ping": 2000, "stream": 20000, "ask": 50000}
+MESSAGES_MAX = {"ping": 2000, "stream": 20000, "ask": 500_000}
 MESSAGES_MIN = 100
 EMULATED_SHARE = 10
 """An emulated access costs some thirty times more: fewer of them are enough."""
@@ -59,6 +60,8 @@ class Cell:
     """ping, stream or ask, as `moving.c` has them."""
     size_bytes: int
     ring_bytes: int
+    is_pinned: bool = True
+    """Each end to one processor, the thread that makes its log's pages ready as well."""
 
     def count(self, manner: str) -> int:
         """Messages to be moved."""
@@ -66,9 +69,14 @@ class Cell:
         return max(count // (EMULATED_SHARE if manner == "emulation" else 1), MESSAGES_MIN)
 
 
+ASK = Cell("ask", 1, 4096, is_pinned=False)
+ASK_PINNED = Cell("ask", 1, 4096)
+
+
 def cells() -> Iterator[Cell]:
     """All of them."""
-    yield Cell("ask", 1, 4096)
+    yield ASK
+    yield ASK_PINNED
     for mode, size, ring in itertools.product(("ping", "stream"), SIZES, RINGS):
         yield Cell(mode, size, ring)
 
@@ -94,7 +102,8 @@ def play(program: Path, cell: Cell, manner: str) -> float:
                     (folder / role).mkdir()
                     around = environment(folder / role, settings, around)
                 arguments = [cell.size_bytes, cell.count(manner), cell.ring_bytes]
-                command = [*on_processor(domid), str(program), cell.mode, role]
+                pinned = on_processor(domid) if cell.is_pinned else []
+                command = [*pinned, str(program), cell.mode, role]
                 command += map(str, arguments)
                 ends.append(
                     subprocess.Popen(command, env=around, stdout=subprocess.PIPE, text=True)
@@ -144,22 +153,24 @@ def table(rows: list[list[str]]) -> str:
 
 def page(found: Mapping[Cell, Mapping[str, list[float]]], about: Mapping[str, Any]) -> str:
     """docs/tracer-cost.md."""
-    ask = found[Cell("ask", 1, 4096)]
-    accesses = [
-        [manner, f"{each(ask, manner, 'calls', ACCESSES_OF_A_QUESTION):.0f}"]
-        for manner in ("kept", "full", "emulation")
-    ]
-    record = each(ask, "calls", "untraced", RECORDS_OF_A_CALL)
+    rows = [["", "a record of a call or an event, ns", *(f"{m}, ns" for m in EXACT)]]
+    for name, cell in (("on another processor", ASK), ("on the same one", ASK_PINNED)):
+        ask = found[cell]
+        record = each(ask, "calls", "untraced", RECORDS_OF_A_CALL)
+        accesses = [each(ask, manner, "calls", ACCESSES_OF_A_QUESTION) for manner in EXACT]
+        rows.append([name, *(f"{ns:.0f}" for ns in (record, *accesses))])
     text = f"""# What tracing costs
 
 Written by `benchmarks/tracer.py --docs`, on the loopback host: a program in C that knows nothing of
 the tracer, with it and without it in turn, {about["rounds"]} rounds, medians.
 Seen on {about["machine"]}; load {about["load"]}.
 
-A record of a call or an event takes {record:.0f} ns; an access to the shared page, with its record:
+A record of level calls, and an access to the shared page with its record in level exact. A thread
+of the tracer makes the log's pages present; it has another processor than the library or the same:
 
-{table([["level exact", "ns"], *accesses])}
-`kept` and `full` are the orders of the translation. How many times as long as untraced it takes:
+{table(rows)}
+`kept` and `full` are the orders of the translation. Round trips and streams are between two ends
+that have a processor each, as a domain has. How many times as long as untraced it takes:
 
 ![Round trips and streams](tracer-cost.svg)
 """
@@ -201,7 +212,13 @@ def main(rounds: int, file: Path | None, docs: bool) -> None:
     click.echo(text)
     if file:
         rows = [
-            {"mode": cell.mode, "size": cell.size_bytes, "ring": cell.ring_bytes, "ns": figures}
+            {
+                "mode": cell.mode,
+                "size": cell.size_bytes,
+                "ring": cell.ring_bytes,
+                "pinned": cell.is_pinned,
+                "ns": figures,
+            }
             for cell, figures in found.items()
         ]
         file.write_text(json.dumps({**about, "cells": rows}, indent=1) + "\n")
