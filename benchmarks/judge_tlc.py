@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "validate"))
 from library_model import Operation, Scenario, simulate
 
 from vchan_testbed.progress import Progress, for_terminal
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.reader import read_trace
 from vchan_testbed.validate.cuts import Size
 from vchan_testbed.validate.judge import Options, judge_traces

@@ -19,7 +19,7 @@ from vchan_testbed.tracer.checks_cells import cell_problems
 from vchan_testbed.tracer.checks_lane import lane_problems
 from vchan_testbed.tracer.checks_order import order_problems
 from vchan_testbed.tracer.checks_parts import Problem, Side, paired_sides
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.reader import Trace
 
 __all__ = ["Problem", "check_pair"]

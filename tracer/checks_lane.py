@@ -21,7 +21,8 @@ from vchan_testbed.tracer.checks_parts import (
     signed,
 )
 from vchan_testbed.tracer.completed import copies_of_digests
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import (
     CHANGING_FAULTS,
     COPY_IN,

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vchan_testbed.tracer import layout
-from vchan_testbed.tracer.format import Records, TraceHeader
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import TraceHeader
 from vchan_testbed.tracer.layout import ACCESS_KINDS, Flag, Kind
 
 _CELL_BITS = 16

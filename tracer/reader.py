@@ -25,13 +25,8 @@ import numpy.typing as npt
 from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.tracer import layout
 from vchan_testbed.tracer.completed import completed
-from vchan_testbed.tracer.format import (
-    BLOCK_HEADER_DTYPE,
-    RECORD_DTYPE,
-    Records,
-    TraceHeader,
-    checks_of,
-)
+from vchan_testbed.tracer.format import BLOCK_HEADER_DTYPE, RECORD_DTYPE, Records, checks_of
+from vchan_testbed.tracer.header import TraceHeader
 
 _ZEROS = bytes(layout.BLOCK_BYTES)
 _LOW_32 = 0xFFFFFFFF

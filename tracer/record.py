@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from vchan_testbed.errors import InputError, TestbedError
-from vchan_testbed.tracer.format import TraceHeader
+from vchan_testbed.tracer.header import TraceHeader
 from vchan_testbed.tracer.layout import BLOCK_BYTES, FILE_SUFFIX, HEADER_BYTES, REQUEST_OFFSET
 
 PRELOAD = Path(__file__).with_name("_preload.abi3.so")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import ACCESS_KINDS, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.channel import ChannelLanes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.channel_merge import ChannelLane, Rings, lane_of
 from vchan_testbed.validate.channel_table import ChannelTable

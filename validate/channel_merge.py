@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import ACCESS_KINDS, COPY_IN, Call, Flag, Kind
 from vchan_testbed.validate.channel_table import ChannelTable, Row
 from vchan_testbed.validate.merge import (

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from vchan_testbed.errors import InputError
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Call, Cell, Kind
 from vchan_testbed.validate.table import TABLE as VCHAN_TABLE
 

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.evidence import Evidence

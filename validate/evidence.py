@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 
 ROLES: tuple[Role, Role] = ("server", "client")
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import CELL_WIDTH, Call, Cell, Kind
 from vchan_testbed.validate.endings import Ending
 from vchan_testbed.validate.evidence import ROLES, Evidence

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import cast
 
 from vchan_testbed.progress import Progress
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate import verdict as words_of_verdict
 from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.lanes import EndState, FollowResult, Lanes, SpecParams, Start

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate.evidence import ROLES, Evidence
 from vchan_testbed.validate.lanes import OWED, EndState, State
 from vchan_testbed.validate.states import States

@@ -16,7 +16,8 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import ACCESS_KINDS, COPY_IN, Call, Flag, Kind
 from vchan_testbed.validate.lanes import Step
 from vchan_testbed.validate.reads import Reads, reads_of

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from vchan_testbed.errors import InputError, TestbedError
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.reader import Trace, from_first_calls, read_trace
 from vchan_testbed.validate import window
 from vchan_testbed.validate.calls import calls_alone, order_by_clock, order_by_results

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vchan_testbed.tracer.format import Role, TraceHeader
+from vchan_testbed.tracer.header import Role, TraceHeader
 from vchan_testbed.tracer.layout import Call, FrozenBy, Look
 from vchan_testbed.tracer.reader import Trace
 

@@ -11,7 +11,7 @@ import yaml
 
 import vchan_testbed
 from vchan_testbed.errors import InputError
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Call, Cell, Kind
 
 Side = Literal["s", "r"]

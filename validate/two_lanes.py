@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate.endings import Ending
 from vchan_testbed.validate.lanes import Lane, Lanes, SpecParams
 from vchan_testbed.validate.merge import LaneSteps, Problem

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from vchan_testbed.errors import ExitStatus
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 
 Conformance: TypeAlias = Literal["ACCEPTED", "KNOWN", "UNDECIDED", "REJECTED"]
 """Better ones first."""

@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.calls import order_by_clock

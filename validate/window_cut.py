@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate.channel import ChannelLanes
 from vchan_testbed.validate.channel_merge import ChannelLane
 from vchan_testbed.validate.merge import Ints

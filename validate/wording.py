@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.lanes import Candidate, Position, Step, Value

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vchan_testbed.guests.loopback import LoopbackWorld
-from vchan_testbed.tracer.format import TraceHeader
+from vchan_testbed.tracer.header import TraceHeader
 from vchan_testbed.tracer.layout import HEADER_BYTES, MAGIC, FrozenBy, Look
 
 RECORD = (str(Path(sys.executable).with_name("vchan-testbed")), "record", "--out")

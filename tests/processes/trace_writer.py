@@ -11,7 +11,7 @@ import sys
 import zlib
 
 from vchan_testbed.tracer import layout
-from vchan_testbed.tracer.format import TraceHeader
+from vchan_testbed.tracer.header import TraceHeader
 
 FILE_SIZE = layout.HEADER_BYTES + layout.BLOCK_BYTES * int(sys.argv[2])
 

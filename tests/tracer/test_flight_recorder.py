@@ -22,7 +22,8 @@ from vchan_testbed.errors import InputError
 from vchan_testbed.guests.loopback import LoopbackWorld
 from vchan_testbed.tracer.checks import check_pair
 from vchan_testbed.tracer.checks_lane import lane_problems
-from vchan_testbed.tracer.format import RECORD_DTYPE, Records, TraceHeader, write_trace
+from vchan_testbed.tracer.format import RECORD_DTYPE, Records, write_trace
+from vchan_testbed.tracer.header import TraceHeader
 from vchan_testbed.tracer.layout import HEADER_BYTES, FrozenBy, Kind, Look
 from vchan_testbed.tracer.reader import Trace, from_first_calls, read_trace
 from vchan_testbed.tracer.record import freeze

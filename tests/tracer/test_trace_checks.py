@@ -18,7 +18,8 @@ from vchan_testbed.tracer.checks import PROBLEMS_OF_A_RULE_MAX, check_pair
 from vchan_testbed.tracer.checks_cells import cell_problems
 from vchan_testbed.tracer.checks_parts import paired_sides
 from vchan_testbed.tracer.completed import copies_of_digests
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Call, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 

@@ -20,10 +20,10 @@ from vchan_testbed.tracer.format import (
     BLOCK_HEADER_DTYPE,
     RECORD_DTYPE,
     Records,
-    TraceHeader,
     checks_of,
     write_trace,
 )
+from vchan_testbed.tracer.header import TraceHeader
 from vchan_testbed.tracer.reader import TraceDamaged, read_trace
 
 DRAWING = layout.__doc__ or ""

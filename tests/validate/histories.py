@@ -41,7 +41,8 @@ from library_model import (
 )
 from mutations import Change, Pick, double, drop, lose, sets, swap
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Call, Cell, Kind
 
 ENDS: dict[str, Role] = {"S": "server", "C": "client"}

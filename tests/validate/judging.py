@@ -13,7 +13,8 @@ from typing import Any
 from library_model import Run, Scenario, simulate
 from spec_model import follow_by_hand
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate.cuts import Size
 from vchan_testbed.validate.judge import Options, judge_traces
 from vchan_testbed.validate.prepare import load_tables

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vchan_testbed.tracer.format import RECORD_DTYPE, Records, Role, TraceHeader, write_trace
+from vchan_testbed.tracer.format import RECORD_DTYPE, Records, write_trace
+from vchan_testbed.tracer.header import Role, TraceHeader
 from vchan_testbed.tracer.layout import CELL_WIDTH, Call, Cell, Flag, Kind, Op
 from vchan_testbed.validate.digest import BASE, MODULUS, digest_of
 

@@ -25,7 +25,7 @@ from mutations import (
     undecided,
 )
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Call, Cell, Flag, Kind
 
 S: Role = "server"

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 from library_model import Build, Run, Scenario, simulate
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Call, Cell, Kind
 
 WHOLE = Scenario(

@@ -15,7 +15,8 @@ from histories import History, played
 from judging import LIBRARY
 from library_model import Run
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import ACCESS_KINDS, Kind
 from vchan_testbed.tracer.reader import read_trace
 from vchan_testbed.validate.calls import calls_alone, order_by_clock

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from library_walks import ACTIONS, Kind, Walk, walks
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate.channel import ChannelLanes
 from vchan_testbed.validate.channel_merge import ChannelLane
 from vchan_testbed.validate.channel_order import channel_order

@@ -21,7 +21,7 @@ from judging import judged, judged_scenario
 from library_model import Build, Scenario, simulate
 
 from vchan_testbed.errors import ExitStatus
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 
 BUILDS = (
     Build(),

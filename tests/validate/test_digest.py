@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from judging import judged
 from library_model import Scenario, simulate
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import COPY_IN, COPY_OUT, Kind
 from vchan_testbed.validate import digest
 from vchan_testbed.validate.digest import Copied, compared, digest_of, joined

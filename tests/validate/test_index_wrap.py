@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from judging import judged
 from library_model import Run, Scenario, simulate
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Cell, Kind
 from vchan_testbed.validate.cuts import Size
 

@@ -18,7 +18,8 @@ from judging import TABLES, judged
 from library_model import Run
 
 from vchan_testbed.errors import ExitStatus
-from vchan_testbed.tracer.format import Role, write_trace
+from vchan_testbed.tracer.format import write_trace
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Kind
 from vchan_testbed.tracer.reader import read_trace
 from vchan_testbed.validate.explain import explain

@@ -27,7 +27,8 @@ from mutations import apply, base_runs
 from one_jvm import follow_all
 from spec_model import follow_by_hand
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate.lanes import (
     EndState,
     FollowResult,

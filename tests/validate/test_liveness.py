@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate.evidence import Evidence
 from vchan_testbed.validate.lanes import EndState, State, Value
 from vchan_testbed.validate.liveness import Judged, Question, progress_of

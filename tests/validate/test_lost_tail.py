@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from judging import options
 from library_model import Run, Scenario, simulate, write_run_trace
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Call, Cell, Kind
 from vchan_testbed.validate.judge import judge_traces
 from vchan_testbed.validate.verdict import Verdict

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from judging import TABLES
 from library_model import Build, Operation, Run, Scenario, simulate
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate.cuts import Size, cuts_of
 from vchan_testbed.validate.merge import LaneSteps
 from vchan_testbed.validate.order import Ints

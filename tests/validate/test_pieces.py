@@ -19,7 +19,8 @@ from library_model import Run, Scenario, simulate
 from mutations import Change, double, drop, sets, swap
 from spec_model import follow_by_hand
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Kind
 from vchan_testbed.validate.cuts import Size
 from vchan_testbed.validate.judge import judge_traces

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vchan_testbed.tracer.format import RECORD_DTYPE, Role, TraceHeader
+from vchan_testbed.tracer.format import RECORD_DTYPE
+from vchan_testbed.tracer.header import Role, TraceHeader
 from vchan_testbed.tracer.layout import NO_OFFSET, Call, Cell, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.report.clocks import ClockOffset, infer_offset

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vchan_testbed.tracer.format import RECORD_DTYPE, Role, TraceHeader
+from vchan_testbed.tracer.format import RECORD_DTYPE
+from vchan_testbed.tracer.header import Role, TraceHeader
 from vchan_testbed.tracer.layout import NO_OFFSET, Call, Cell, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.report import write_report

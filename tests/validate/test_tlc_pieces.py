@@ -19,7 +19,8 @@ from library_model import Operation, Run, Scenario, simulate
 from mutations import drop, sets
 
 from vchan_testbed.progress import Progress, Quiet
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Call, Cell, Kind
 from vchan_testbed.validate.cuts import Size
 from vchan_testbed.validate.judge import Options, judge_traces

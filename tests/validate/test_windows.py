@@ -20,7 +20,8 @@ from windows import keep_from, written
 
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
-from vchan_testbed.tracer.format import Records, Role, TraceHeader
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role, TraceHeader
 from vchan_testbed.tracer.layout import (
     BLOCK_HEADER_BYTES,
     HEADER_BYTES,

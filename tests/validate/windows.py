@@ -8,7 +8,8 @@ from pathlib import Path
 
 from library_model import Run
 
-from vchan_testbed.tracer.format import Records, Role, write_trace
+from vchan_testbed.tracer.format import Records, write_trace
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import FrozenBy
 from vchan_testbed.tracer.reader import read_trace
 

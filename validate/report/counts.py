@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vchan_testbed.tracer.format import Records, Role
+from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import Call, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.report.indices import DIRECTIONS, Ints

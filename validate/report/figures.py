@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.report.clocks import ClockOffset
 from vchan_testbed.validate.report.downsample import Floats, percentile

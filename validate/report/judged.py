@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate import explain
 from vchan_testbed.validate.report import units
 from vchan_testbed.validate.report.actions import Actions, actions_near

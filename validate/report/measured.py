@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Role
+from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.report import units
 from vchan_testbed.validate.report.blocks import Block, Picture, Section, Table, Text
