@@ -1,5 +1,6 @@
 /*
- * One end of what is measured: moving MODE ROLE SIZE COUNT RING_BYTES. The client prints nanoseconds.
+ * One end of what is measured: moving MODE ROLE SIZE COUNT RING_BYTES [PEER PATH]. The client prints
+ * nanoseconds. Without the last two the domains are 1 and 2, as they are on a loopback host.
  *
  *   ping    COUNT messages of SIZE bytes there and back: of a round trip
  *   stream  COUNT messages of SIZE bytes one way, to the acknowledgement of the last: of a message
@@ -99,15 +100,20 @@ static void ask(const char *mode, size_t size, size_t count)
 int main(int argc, char **argv)
 {
     size_t size, count, ring;
+    const char *path;
+    int is_server, peer;
 
-    if (argc != 6)
+    if (argc != 6 && argc != 8)
         return 2;
+    is_server = !strcmp(argv[2], "server");
+    peer = argc == 8 ? atoi(argv[6]) : is_server ? CLIENT_DOMID : SERVER_DOMID;
+    path = argc == 8 ? argv[7] : is_server ? PATH : "/local/domain/1/" PATH;
     size = strtoul(argv[3], NULL, 10);
     count = strtoul(argv[4], NULL, 10);
     ring = strtoul(argv[5], NULL, 10);
     buffer = calloc(1, size + 1);
-    if (!strcmp(argv[2], "server")) {
-        channel = libxenvchan_server_init(NULL, CLIENT_DOMID, PATH, ring, ring);
+    if (is_server) {
+        channel = libxenvchan_server_init(NULL, peer, path, ring, ring);
         if (!channel)
             return 1;
         channel->blocking = 1;
@@ -117,7 +123,7 @@ int main(int argc, char **argv)
         while (libxenvchan_is_open(channel))
             libxenvchan_wait(channel);
     } else {
-        channel = libxenvchan_client_init(NULL, SERVER_DOMID, "/local/domain/1/" PATH);
+        channel = libxenvchan_client_init(NULL, peer, path);
         if (!channel)
             return 1;
         channel->blocking = 1;

@@ -17,60 +17,38 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
+from cost import (
+    ACCESSES_OF_A_QUESTION,
+    DOCS,
+    EXACT,
+    MANNERS,
+    NS_PER_US,
+    ON_XEN,
+    RECORDS_OF_A_CALL,
+    Cell,
+    compiled,
+    each,
+    ratio,
+    table,
+)
 from cost_picture import picture
 
 from vchan_testbed.guests.loopback import LoopbackWorld
-from vchan_testbed.tracer.record import Settings, environment
+from vchan_testbed.tracer.record import environment
 
-HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
 SECONDS_MAX = 300
-MANNERS: Mapping[str, Settings | None] = {
-    "untraced": None,
-    "calls": Settings(level="calls"),
-    "kept": Settings(),
-    "full": Settings(order="full"),
-    "emulation": Settings(variant="emulation"),
-}
-"""Ways to run it."""
 SIZES = (1, 64, 1024, 4096, 65536)
 RINGS = (1024, 4096, 65536, 1 << 20)
-EXACT = ("kept", "full", "emulation")
 BYTES_OF_A_STREAM = 1 << 24
-MESSAGES_MAX = {"ping": 2000, "stream": 20000, "ask": 500_000}
-MESSAGES_MIN = 100
-EMULATED_SHARE = 10
-"""An emulated access costs some thirty times more: fewer of them are enough."""
-ACCESSES_OF_A_QUESTION = 3
-RECORDS_OF_A_CALL = 2
-NS_PER_US = 1000
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is measured."""
-
-    mode: str
-    """ping, stream or ask, as `moving.c` has them."""
-    size_bytes: int
-    ring_bytes: int
-    is_pinned: bool = True
-    """Each end to one processor, the thread that makes its log's pages ready as well."""
-
-    def count(self, manner: str) -> int:
-        """Messages to be moved."""
-        count = min(MESSAGES_MAX[self.mode], BYTES_OF_A_STREAM // self.size_bytes)
-        return max(count // (EMULATED_SHARE if manner == "emulation" else 1), MESSAGES_MIN)
-
-
-ASK = Cell("ask", 1, 4096, is_pinned=False)
-ASK_PINNED = Cell("ask", 1, 4096)
+MESSAGES_MAX = {"ping": 2000, "stream": 20000}
+QUESTIONS = 500_000
+ASK = Cell("ask", 1, 4096, QUESTIONS, is_pinned=False)
+ASK_PINNED = Cell("ask", 1, 4096, QUESTIONS)
 
 
 def cells() -> Iterator[Cell]:
@@ -78,7 +56,7 @@ def cells() -> Iterator[Cell]:
     yield ASK
     yield ASK_PINNED
     for mode, size, ring in itertools.product(("ping", "stream"), SIZES, RINGS):
-        yield Cell(mode, size, ring)
+        yield Cell(mode, size, ring, min(MESSAGES_MAX[mode], BYTES_OF_A_STREAM // size))
 
 
 def on_processor(number: int) -> list[str]:
@@ -101,7 +79,7 @@ def play(program: Path, cell: Cell, manner: str) -> float:
                 if settings is not None:
                     (folder / role).mkdir()
                     around = environment(folder / role, settings, around)
-                arguments = [cell.size_bytes, cell.count(manner), cell.ring_bytes]
+                arguments = [cell.size_bytes, cell.count_in(manner), cell.ring_bytes]
                 pinned = on_processor(domid) if cell.is_pinned else []
                 command = [*pinned, str(program), cell.mode, role]
                 command += map(str, arguments)
@@ -130,25 +108,6 @@ def measured(program: Path, rounds: int) -> dict[Cell, dict[str, list[float]]]:
                 figures[manner].append(play(program, cell, manner))
         click.echo(f"round {number + 1} of {rounds}", err=True)
     return found
-
-
-def ratio(figures: Mapping[str, list[float]], manner: str) -> float:
-    """How many times as long as untraced it takes."""
-    pairs = zip(figures[manner], figures["untraced"], strict=True)
-    return median(traced / plain for traced, plain in pairs)
-
-
-def each(figures: Mapping[str, list[float]], manner: str, beside: str, count: int) -> float:
-    """Nanoseconds of each of `count` things that `manner` does and `beside` does not."""
-    pairs = zip(figures[manner], figures[beside], strict=True)
-    return median((one - other) / count for one, other in pairs)
-
-
-def table(rows: list[list[str]]) -> str:
-    """Rows of Markdown, the first one its head."""
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def page(found: Mapping[Cell, Mapping[str, list[float]]], about: Mapping[str, Any]) -> str:
@@ -203,11 +162,7 @@ def main(rounds: int, file: Path | None, docs: bool) -> None:
         "load": f"{os.getloadavg()[0]:.1f}",
     }
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "moving"
-        options = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
-        command = ["cc", *options, str(HERE / "moving.c"), "-o", str(program), "-lxenvchan"]
-        subprocess.run(command, check=True)
-        found = measured(program, rounds)
+        found = measured(compiled(Path(folder)), rounds)
     text = page(found, about)
     click.echo(text)
     if file:
@@ -223,7 +178,8 @@ def main(rounds: int, file: Path | None, docs: bool) -> None:
         ]
         file.write_text(json.dumps({**about, "cells": rows}, indent=1) + "\n")
     if docs:
-        (DOCS / "tracer-cost.md").write_text(text)
+        kept = (DOCS / "tracer-cost.md").read_text().partition(f"\n{ON_XEN}")
+        (DOCS / "tracer-cost.md").write_text(text + "".join(kept[1:]))
         by_cell = {
             (cell.mode, cell.size_bytes, cell.ring_bytes): {m: ratio(f, m) for m in MANNERS}
             for cell, f in found.items()

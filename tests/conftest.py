@@ -23,6 +23,10 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+sys.path.insert(0, str(Path(__file__).parent / "library"))
+
+from dom0 import ssh_config
+
 from vchan_testbed.guests.hosts import ssh
 from vchan_testbed.guests.hosts.qemu import QemuHost, SshAccess
 from vchan_testbed.guests.loopback import LoopbackWorld
@@ -391,10 +395,7 @@ def ssh_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ss
 
     def address_of(access: SshAccess) -> str:
         config = tmp_path / "ssh_config"
-        config.write_text(
-            f"IdentityFile {access.key}\nIdentitiesOnly yes\n"
-            f"UserKnownHostsFile {tmp_path}/known_hosts\nStrictHostKeyChecking accept-new\n"
-        )
+        config.write_text(ssh_config(access, tmp_path))
         monkeypatch.setenv(ssh.CONFIG, str(config))
         return f"ssh://root@127.0.0.1:{access.port}"
 

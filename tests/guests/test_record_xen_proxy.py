@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent / "proxied"))
 
-from archive import extended, needed
+from archive import guest_with
 
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
@@ -40,12 +40,6 @@ MEMORY_MIB = 256
 PROXY = "usr/bin/vchan-socket-proxy"
 PATH = "data/proxy"
 LEVELS = ("exact", "calls")
-LIBGCC = "usr/lib/x86_64-linux-gnu/libgcc_s.so.1"
-OWN = "usr/lib/vchan-testbed"
-SERVE = f"""#!/bin/sh
-export PATH=/usr/sbin:/usr/bin PYTHONPATH=/{OWN}/python:/{OWN}/proxied
-exec python3 /{OWN}/listen.py 7117 end
-"""
 
 
 @pytest.fixture
@@ -55,14 +49,8 @@ def initramfs(tmp_path: Path) -> Path:
     root = kept_root()
     assert root is not None
     (program,) = root.glob("usr/lib/xen-4.*/bin/vchan-socket-proxy")
-    files = {
-        PROXY: program.read_bytes(),
-        # libxenstore ends its thread, and libc loads this by name for that.
-        LIBGCC: (root / LIBGCC).read_bytes(),
-        f"{OWN}/serve-agents": SERVE.encode(),
-        f"{OWN}/proxied/end.py": (HERE / "proxied" / "end.py").read_bytes(),
-    }
-    return extended(images.domu, {**needed(root, program), **files}, tmp_path / "initramfs")
+    module = HERE / "proxied" / "end.py"
+    return guest_with(images.domu, root, program, PROXY, module, tmp_path / "initramfs")
 
 
 class End:

@@ -11,8 +11,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
+LIBGCC = f"{LIBRARIES}/libgcc_s.so.1"
+OWN = "usr/lib/vchan-testbed"
+SERVE = f"""#!/bin/sh
+export PATH=/usr/sbin:/usr/bin PYTHONPATH=/{OWN}/python:/{OWN}/proxied
+exec python3 /{OWN}/listen.py 7117 MODULE
+"""
 MODE_FILE, MODE_FOLDER = 0o100755, 0o040755
 END = "TRAILER!!!"
+
+
+def guest_with(
+    domu: Path, root: Path, program: Path, name: str, module: Path, target: Path
+) -> Path:
+    """The guests' image `domu` with a program at `name`, what it needs of the Debian root, and a
+    module that answers in the agent's place.
+    """
+    files = {
+        name: program.read_bytes(),
+        # libxenstore ends its thread, and libc loads this by name for that.
+        LIBGCC: (root / LIBGCC).read_bytes(),
+        f"{OWN}/serve-agents": SERVE.replace("MODULE", module.stem).encode(),
+        f"{OWN}/proxied/{module.name}": module.read_bytes(),
+    }
+    return extended(domu, {**needed(root, program), **files}, target)
 
 
 def extended(initramfs: Path, files: Mapping[str, bytes], target: Path) -> Path:

@@ -1,0 +1,221 @@
+"""What tracing costs in two domains of real Xen, under QEMU's own emulation.
+
+    python benchmarks/tracer_xen.py [--rounds N] [--json FILE] [--docs]
+
+The same program as in `tracer.py`, in two PV domains of one virtual processor each: the thread that
+makes the log's pages ready has the same one. Each cell is played untraced and in every manner, one
+right after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+from cost import (
+    ACCESSES_OF_A_QUESTION,
+    DOCS,
+    EXACT,
+    HERE,
+    MANNERS,
+    NS_PER_US,
+    ON_XEN,
+    RECORDS_OF_A_CALL,
+    Cell,
+    compiled,
+    each,
+    ratio,
+    table,
+)
+
+sys.path.insert(0, str(HERE.parent / "tests" / "guests" / "proxied"))
+sys.path.insert(0, str(HERE.parent / "tests" / "library"))
+
+from archive import guest_with
+from dom0 import ssh_config
+
+from vchan_testbed.guests.experiment import load_experiment
+from vchan_testbed.guests.frames import Kind, Message
+from vchan_testbed.guests.hosts import ssh
+from vchan_testbed.guests.hosts.client import HelperClient
+from vchan_testbed.guests.hosts.protocol import AgentLink
+from vchan_testbed.guests.hosts.qemu import QemuHost
+from vchan_testbed.guests.hosts.xen import Guest, XenHost
+from vchan_testbed.guests.images.builder import build, kept_root
+from vchan_testbed.progress import Quiet
+
+SECONDS_MAX = 600
+MEMORY_MIB = 320
+PROGRAM = "usr/bin/moving"
+MANNER = ("level", "variant", "order")
+# Few: what is recorded stays in the guest's memory.
+CELLS = (
+    Cell("ask", 1, 4096, 20_000),
+    Cell("ping", 64, 4096, 300),
+    Cell("stream", 65536, 65536, 60),
+)
+
+
+class End:
+    """The program in one of the domains."""
+
+    def __init__(self, link: AgentLink, role: str, peer: int, path: str) -> None:
+        self._link = link
+        self._role = role
+        self._last = [str(peer), path]
+        self.hear("hello")
+
+    def hear(self, kind: str) -> Message:
+        """The next message, which has to be of that kind."""
+        while True:
+            frame = self._link.events.get(timeout=SECONDS_MAX)
+            if frame is None:
+                raise click.ClickException(f"The {self._role}'s domain is gone.")
+            if frame.kind is Kind.MESSAGE:
+                message = frame.message()
+                if message["type"] != kind:
+                    raise click.ClickException(f"The {self._role} said {message}.")
+                return message
+
+    def start(self, cell: Cell, manner: str) -> None:
+        """Run it."""
+        settings = MANNERS[manner]
+        numbers = [cell.size_bytes, cell.count_in(manner), cell.ring_bytes]
+        self._link.send(
+            {
+                "type": "run",
+                "is_server": self._role == "server",
+                "settings": settings and {name: getattr(settings, name) for name in MANNER},
+                "command": [
+                    *(f"/{PROGRAM}", cell.mode, self._role),
+                    *(map(str, numbers)),
+                    *self._last,
+                ],
+            }
+        )
+
+    def took(self, *, is_traced: bool) -> str:
+        """What it said in the end."""
+        told = self.hear("took")
+        if told["status"] or told["traces"] != is_traced:
+            raise click.ClickException(f"The {self._role} failed: {told}.")
+        return str(told["said"])
+
+
+@contextmanager
+def two_domains(folder: Path) -> Iterator[dict[str, End]]:
+    """Both ends, in domains of their own with the program in them."""
+    default = load_experiment(None)
+    experiment = replace(
+        default,
+        server_domain=replace(default.server_domain, memory_mib=MEMORY_MIB),
+        client_domain=replace(default.client_domain, memory_mib=MEMORY_MIB),
+    )
+    with QemuHost(experiment, Quiet()) as machine:
+        images, root = build(Quiet()), kept_root()
+        assert root is not None
+        image = guest_with(
+            images.domu,
+            root,
+            compiled(folder),
+            PROGRAM,
+            HERE / "moving_end.py",
+            folder / "initramfs",
+        )
+        config = folder / "ssh_config"
+        access = machine.ssh()
+        config.write_text(ssh_config(access, folder))
+        os.environ[ssh.CONFIG] = str(config)
+        address = ssh.parse_address(f"ssh://root@127.0.0.1:{access.port}")
+
+        def guest(client: HelperClient) -> Guest:
+            return Guest(kernel=client.facts["guest"]["kernel"], ramdisk=client.put(image))
+
+        with XenHost("ssh", partial(ssh.connect, address), guest, Quiet()) as host:
+            links = host.endpoints(experiment)
+            server, client = links["server"], links["client"]
+            path = f"/local/domain/{server.domid}/data/moving"
+            yield {
+                "server": End(server, "server", client.domid, "data/moving"),
+                "client": End(client, "client", server.domid, path),
+            }
+
+
+def play(ends: Mapping[str, End], cell: Cell, manner: str) -> float:
+    """Nanoseconds of one message, round trip or question."""
+    ends["server"].start(cell, manner)
+    ends["server"].hear("up")
+    ends["client"].start(cell, manner)
+    said = ends["client"].took(is_traced=manner != "untraced")
+    ends["server"].took(is_traced=manner != "untraced")
+    return float(said)
+
+
+def section(found: Mapping[Cell, Mapping[str, list[float]]], rounds: int) -> str:
+    """Of docs/tracer-cost.md."""
+    ask, *others = found
+    record = each(found[ask], "calls", "untraced", RECORDS_OF_A_CALL)
+    accesses = {m: each(found[ask], m, "calls", ACCESSES_OF_A_QUESTION) for m in EXACT}
+    heads = [f"{m}, ns" for m in EXACT]
+    costs = [
+        ["a record of a call or an event, ns", *heads],
+        [f"{record:.0f}", *(f"{accesses[m]:.0f}" for m in EXACT)],
+    ]
+    manners = [manner for manner in MANNERS if manner != "untraced"]
+    ratios = [["", "bytes", "ring", "untraced, us", *manners]]
+    for cell in others:
+        untraced = median(found[cell]["untraced"]) / NS_PER_US
+        row = [cell.mode, f"{cell.size_bytes:,}", f"{cell.ring_bytes:,}", f"{untraced:.1f}"]
+        ratios.append([*row, *(f"{ratio(found[cell], manner):.2f}" for manner in manners)])
+    return f"""{ON_XEN}
+
+Written by `benchmarks/tracer_xen.py --docs`: two PV domains of Xen in QEMU's own
+emulation, one virtual processor each, {rounds} rounds, medians; load {os.getloadavg()[0]:.1f}.
+
+{table(costs)}
+{table(ratios)}"""
+
+
+def write_section(text: str) -> None:
+    """In place of the one that is there, at the end of the page."""
+    page = DOCS / "tracer-cost.md"
+    page.write_text(page.read_text().partition(f"\n{ON_XEN}")[0] + "\n" + text)
+
+
+@click.command()
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--json", "file", type=click.Path(path_type=Path))
+@click.option("--docs", is_flag=True, help="Write its part of docs/tracer-cost.md.")
+def main(rounds: int, file: Path | None, docs: bool) -> None:
+    """Measure, print, and write."""
+    found: dict[Cell, dict[str, list[float]]] = {c: {m: [] for m in MANNERS} for c in CELLS}
+    with tempfile.TemporaryDirectory() as name, two_domains(Path(name)) as ends:
+        for number in range(rounds):
+            for cell, figures in found.items():
+                for manner in MANNERS:
+                    figures[manner].append(play(ends, cell, manner))
+            click.echo(f"round {number + 1} of {rounds}", err=True)
+    text = section(found, rounds)
+    click.echo(text)
+    if file:
+        rows: list[dict[str, Any]] = [
+            {"mode": cell.mode, "size": cell.size_bytes, "ring": cell.ring_bytes, "ns": figures}
+            for cell, figures in found.items()
+        ]
+        file.write_text(json.dumps({"rounds": rounds, "cells": rows}, indent=1) + "\n")
+    if docs:
+        write_section(text)
+
+
+if __name__ == "__main__":
+    main()
