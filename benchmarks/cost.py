@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from vchan_testbed.tracer.record import Settings
+from vchan_testbed.tracer.record import Flight, Settings
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -44,6 +44,15 @@ class Cell:
     """Of messages or questions."""
     is_pinned: bool = True
     """Each end to one processor, the thread that makes its log's pages ready as well."""
+    flight_bytes: int = 0
+    """Of a flight recorder's ring, whose pages are all there from the first record on; 0: none."""
+
+    def settings_in(self, manner: str) -> Settings | None:
+        """How it is recorded."""
+        settings = MANNERS[manner]
+        if settings is None or not self.flight_bytes:
+            return settings
+        return replace(settings, flight=Flight(self.flight_bytes))
 
     def count_in(self, manner: str) -> int:
         """Fewer where each takes long."""
@@ -70,6 +79,17 @@ def each(figures: Mapping[str, list[float]], manner: str, beside: str, count: in
     """Nanoseconds of each of `count` things that `manner` does and `beside` does not."""
     pairs = zip(figures[manner], figures[beside], strict=True)
     return median((one - other) / count for one, other in pairs)
+
+
+def costs(figures: Mapping[str, list[float]]) -> list[str]:
+    """Of questions, ns: a record of level calls, and an access in each manner of level exact."""
+    record = each(figures, "calls", "untraced", RECORDS_OF_A_CALL)
+    accesses = (each(figures, manner, "calls", ACCESSES_OF_A_QUESTION) for manner in EXACT)
+    return [f"{ns:.0f}" for ns in (record, *accesses)]
+
+
+COSTS = ["", "a record of a call or an event, ns", *(f"{manner}, ns" for manner in EXACT)]
+"""Heads them, and the name of what is measured before them."""
 
 
 def table(rows: list[list[str]]) -> str:

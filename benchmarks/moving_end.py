@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from vchan_testbed.guests.frames import FrameStream, Kind, Message
-from vchan_testbed.tracer.record import Settings, environment, traces_in
+from vchan_testbed.tracer.record import Flight, Settings, environment, traces_in
 
 
 def main() -> int:
@@ -32,7 +32,9 @@ def run(stream: FrameStream, asked: Message) -> None:
         folder = Path(name)
         around = dict(os.environ)
         if asked["settings"] is not None:
-            around = environment(folder, Settings(**asked["settings"]), around)
+            flight = Flight(asked["flight_bytes"]) if asked["flight_bytes"] else None
+            settings = Settings(**asked["settings"], flight=flight)
+            around = environment(folder, settings, around)
         program = subprocess.Popen(
             asked["command"], env=around, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -17,22 +17,21 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
 from cost import (
-    ACCESSES_OF_A_QUESTION,
+    COSTS,
     DOCS,
-    EXACT,
     MANNERS,
     NS_PER_US,
     ON_XEN,
-    RECORDS_OF_A_CALL,
     Cell,
     compiled,
-    each,
+    costs,
     ratio,
     table,
 )
@@ -44,19 +43,26 @@ from vchan_testbed.tracer.record import environment
 SECONDS_MAX = 300
 SIZES = (1, 64, 1024, 4096, 65536)
 RINGS = (1024, 4096, 65536, 1 << 20)
-BYTES_OF_A_STREAM = 1 << 24
+BYTES_OF_A_STREAM = 1 << 27
+BYTES_OF_A_SLOW_STREAM = 1 << 24
+"""Where a ring does not hold a message, each takes many turns."""
 MESSAGES_MAX = {"ping": 2000, "stream": 20000}
 QUESTIONS = 500_000
-ASK = Cell("ask", 1, 4096, QUESTIONS, is_pinned=False)
-ASK_PINNED = Cell("ask", 1, 4096, QUESTIONS)
+ASK = Cell("ask", 1, 4096, QUESTIONS)
+ASKED = {
+    "by a thread on another processor": replace(ASK, is_pinned=False),
+    "by one on the same processor": ASK,
+    "before (a flight recorder's)": replace(ASK, flight_bytes=1 << 20),
+}
+"""Questions, by who makes the pages of the log."""
 
 
 def cells() -> Iterator[Cell]:
     """All of them."""
-    yield ASK
-    yield ASK_PINNED
+    yield from ASKED.values()
     for mode, size, ring in itertools.product(("ping", "stream"), SIZES, RINGS):
-        yield Cell(mode, size, ring, min(MESSAGES_MAX[mode], BYTES_OF_A_STREAM // size))
+        whole = BYTES_OF_A_STREAM if ring >= size else BYTES_OF_A_SLOW_STREAM
+        yield Cell(mode, size, ring, min(MESSAGES_MAX[mode], whole // size))
 
 
 def on_processor(number: int) -> list[str]:
@@ -69,7 +75,7 @@ def on_processor(number: int) -> list[str]:
 
 def play(program: Path, cell: Cell, manner: str) -> float:
     """Nanoseconds of one message, round trip or question."""
-    settings = MANNERS[manner]
+    settings = cell.settings_in(manner)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         folder = Path(name)
         with LoopbackWorld(folder / "host") as world:
@@ -112,20 +118,15 @@ def measured(program: Path, rounds: int) -> dict[Cell, dict[str, list[float]]]:
 
 def page(found: Mapping[Cell, Mapping[str, list[float]]], about: Mapping[str, Any]) -> str:
     """docs/tracer-cost.md."""
-    rows = [["", "a record of a call or an event, ns", *(f"{m}, ns" for m in EXACT)]]
-    for name, cell in (("on another processor", ASK), ("on the same one", ASK_PINNED)):
-        ask = found[cell]
-        record = each(ask, "calls", "untraced", RECORDS_OF_A_CALL)
-        accesses = [each(ask, manner, "calls", ACCESSES_OF_A_QUESTION) for manner in EXACT]
-        rows.append([name, *(f"{ns:.0f}" for ns in (record, *accesses))])
+    rows = [COSTS, *([name, *costs(found[cell])] for name, cell in ASKED.items())]
     text = f"""# What tracing costs
 
 Written by `benchmarks/tracer.py --docs`, on the loopback host: a program in C that knows nothing of
 the tracer, with it and without it in turn, {about["rounds"]} rounds, medians.
 Seen on {about["machine"]}; load {about["load"]}.
 
-A record of level calls, and an access to the shared page with its record in level exact. A thread
-of the tracer makes the log's pages present; it has another processor than the library or the same:
+A record of level calls, and an access to the shared page with its record in level exact, by how the
+log's pages are made:
 
 {table(rows)}
 `kept` and `full` are the orders of the translation. Round trips and streams are between two ends
@@ -172,6 +173,7 @@ def main(rounds: int, file: Path | None, docs: bool) -> None:
                 "size": cell.size_bytes,
                 "ring": cell.ring_bytes,
                 "pinned": cell.is_pinned,
+                "flight": cell.flight_bytes,
                 "ns": figures,
             }
             for cell, figures in found.items()

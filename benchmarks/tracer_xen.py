@@ -23,17 +23,15 @@ from typing import Any
 
 import click
 from cost import (
-    ACCESSES_OF_A_QUESTION,
+    COSTS,
     DOCS,
-    EXACT,
     HERE,
     MANNERS,
     NS_PER_US,
     ON_XEN,
-    RECORDS_OF_A_CALL,
     Cell,
     compiled,
-    each,
+    costs,
     ratio,
     table,
 )
@@ -59,8 +57,12 @@ MEMORY_MIB = 320
 PROGRAM = "usr/bin/moving"
 MANNER = ("level", "variant", "order")
 # Few: what is recorded stays in the guest's memory.
+ASKED = {
+    "by a thread on the same processor": Cell("ask", 1, 4096, 20_000),
+    "before (a flight recorder's)": Cell("ask", 1, 4096, 20_000, flight_bytes=1 << 20),
+}
 CELLS = (
-    Cell("ask", 1, 4096, 20_000),
+    *ASKED.values(),
     Cell("ping", 64, 4096, 300),
     Cell("stream", 65536, 65536, 60),
 )
@@ -89,13 +91,14 @@ class End:
 
     def start(self, cell: Cell, manner: str) -> None:
         """Run it."""
-        settings = MANNERS[manner]
+        settings = cell.settings_in(manner)
         numbers = [cell.size_bytes, cell.count_in(manner), cell.ring_bytes]
         self._link.send(
             {
                 "type": "run",
                 "is_server": self._role == "server",
                 "settings": settings and {name: getattr(settings, name) for name in MANNER},
+                "flight_bytes": cell.flight_bytes,
                 "command": [
                     *(f"/{PROGRAM}", cell.mode, self._role),
                     *(map(str, numbers)),
@@ -163,17 +166,10 @@ def play(ends: Mapping[str, End], cell: Cell, manner: str) -> float:
 
 def section(found: Mapping[Cell, Mapping[str, list[float]]], rounds: int) -> str:
     """Of docs/tracer-cost.md."""
-    ask, *others = found
-    record = each(found[ask], "calls", "untraced", RECORDS_OF_A_CALL)
-    accesses = {m: each(found[ask], m, "calls", ACCESSES_OF_A_QUESTION) for m in EXACT}
-    heads = [f"{m}, ns" for m in EXACT]
-    costs = [
-        ["a record of a call or an event, ns", *heads],
-        [f"{record:.0f}", *(f"{accesses[m]:.0f}" for m in EXACT)],
-    ]
+    rows = [COSTS, *([name, *costs(found[cell])] for name, cell in ASKED.items())]
     manners = [manner for manner in MANNERS if manner != "untraced"]
     ratios = [["", "bytes", "ring", "untraced, us", *manners]]
-    for cell in others:
+    for cell in CELLS[len(ASKED) :]:
         untraced = median(found[cell]["untraced"]) / NS_PER_US
         row = [cell.mode, f"{cell.size_bytes:,}", f"{cell.ring_bytes:,}", f"{untraced:.1f}"]
         ratios.append([*row, *(f"{ratio(found[cell], manner):.2f}" for manner in manners)])
@@ -182,7 +178,7 @@ def section(found: Mapping[Cell, Mapping[str, list[float]]], rounds: int) -> str
 Written by `benchmarks/tracer_xen.py --docs`: two PV domains of Xen in QEMU's own
 emulation, one virtual processor each, {rounds} rounds, medians; load {os.getloadavg()[0]:.1f}.
 
-{table(costs)}
+{table(rows)}
 {table(ratios)}"""
 
 
@@ -209,7 +205,13 @@ def main(rounds: int, file: Path | None, docs: bool) -> None:
     click.echo(text)
     if file:
         rows: list[dict[str, Any]] = [
-            {"mode": cell.mode, "size": cell.size_bytes, "ring": cell.ring_bytes, "ns": figures}
+            {
+                "mode": cell.mode,
+                "size": cell.size_bytes,
+                "ring": cell.ring_bytes,
+                "flight": cell.flight_bytes,
+                "ns": figures,
+            }
             for cell, figures in found.items()
         ]
         file.write_text(json.dumps({"rounds": rounds, "cells": rows}, indent=1) + "\n")
