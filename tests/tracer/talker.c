@@ -4,7 +4,7 @@
  *   plain      one channel, bytes there and an answer back
  *   threads    two channels at once, a thread each
  *   fork       a child opens the channel and talks
- *   inherited  a child goes on with the channel that its parent opened
+ *   inherited  a child goes on with its parent's channel; the parent says its status and talks
  *   exit       ends by _exit, with the channel closed
  *   handler    has a SIGSEGV handler of its own, and a fault of its own
  *   wrapper    the client writes by itself: it stores the index and raises the event
@@ -246,12 +246,12 @@ static void serve_or_ask(void)
             int status;
 
             wait(&status);
-            need(WIFEXITED(status) && !WEXITSTATUS(status), 14);
-            end(channel);
-            return;
+            need(WIFEXITED(status), 14);
+            printf("%d\n", WEXITSTATUS(status));
+        } else {
+            talk(channel);
+            _exit(0);
         }
-        talk(channel);
-        _exit(0);
     }
     if (is(mode, "handler")) {
         struct sigaction action = { .sa_handler = on_fault, .sa_flags = SA_NODEFER }, before;

@@ -27,6 +27,7 @@ class Ran:
     """One end's command: what it said, its status, the traces."""
 
     status: int
+    said: str
     errors: str
     traces: list[Trace]
 
@@ -52,9 +53,9 @@ def run(
                 assert out.readline() == "up\n"
     ran = {}
     for role, process in processes.items():
-        _, errors = process.communicate(timeout=SECONDS_MAX)
+        said, errors = process.communicate(timeout=SECONDS_MAX)
         traces = [read_trace(path) for path in sorted((folder / role).glob("*.vtrace"))]
-        ran[role] = Ran(process.returncode, errors, traces)
+        ran[role] = Ran(process.returncode, said, errors, traces)
     return ran
 
 
@@ -116,13 +117,16 @@ def test_two_channels_of_two_threads(
         assert check_pair(server.trace, client.trace) == []
 
 
-def test_a_child_that_goes_on_with_its_parents_channel_is_told_of(
+def test_a_child_that_goes_on_with_its_parents_channel_is_refused(
     world: LoopbackWorld, tmp_path: Path, talkers: dict[str, Path]
 ) -> None:
+    """Before its first step, so that its parent's trace lacks nothing."""
     ran = run(world, tmp_path, talkers["linked"], "inherited")
     for one in ran.values():
-        assert "uses a channel that its parent opened" in one.errors
-        assert "what it does with it is not in any trace" in one.errors
+        assert "it uses a channel that its parent opened, and that is in no trace" in one.errors
+        assert "Open the channel in the process that uses it" in one.errors
+        assert one.said == f"{REFUSED}\n"
+    assert check_pair(*one_channel(ran)) == []
 
 
 def test_what_a_wrapper_does_by_itself_is_recorded_as_its_own(

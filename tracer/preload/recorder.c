@@ -288,14 +288,16 @@ static void end(void)
     pthread_mutex_unlock(&lock);
 }
 
-/* It has no file to write to: its parent's has its parent's records, in their order. */
-static void tell_of_inherited(void)
+/*
+ * It has no file to write to: its parent's has its parent's records, in their order. If it went on, that
+ * trace would lack steps of the channel, and the library would be blamed for what follows from them.
+ */
+static void refuse_inherited(void)
 {
-    static atomic_bool told;
-
-    if (!atomic_exchange(&told, true))
-        say("%s (%d) uses a channel that its parent opened; what it does with it is not in any trace",
-            program_invocation_short_name, (int)getpid());
+    say("%s (%d) is ended: it uses a channel that its parent opened, and that is in no trace. Open the "
+        "channel in the process that uses it",
+        program_invocation_short_name, (int)getpid());
+    syscall(SYS_exit_group, STATUS_REFUSED);
 }
 
 /* A child has its parent's channels, and no trace of its own until it opens one. */
@@ -333,7 +335,7 @@ __attribute__((constructor)) static void load(void)
     if (!getenv("VCHAN_TRACER_DIR"))
         return;
     vt_before_init = begin_if_none;
-    vt_on_inherited = tell_of_inherited;
+    vt_on_inherited = refuse_inherited;
     pthread_atfork(NULL, NULL, in_child);
     look_for_library();
 }
