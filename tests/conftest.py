@@ -263,8 +263,10 @@ class TracedPair:
         return self.folder / f"{role}.vtrace"
 
     def read(self) -> tuple[Trace, Trace]:
-        """The server's trace and the client's as they are now."""
-        return read_trace(self.path("server")), read_trace(self.path("client"))
+        """The server's trace and the client's as they are now; the translation missed nothing."""
+        server, client = read_trace(self.path("server")), read_trace(self.path("client"))
+        assert (server.missed, client.missed) == (0, 0)
+        return server, client
 
     def end(self) -> tuple[Trace, Trace]:
         """Close the channel, the client first, end the traces and read them."""
@@ -282,19 +284,22 @@ MANNERS = {
 """The ways in which accesses are caught and written down; all must tell the same."""
 
 
-TracedBy = Callable[[Path, str], TracedPair]
+TracedBy = Callable[[Path | None, str], TracedPair]
 
 
 @pytest.fixture
 def traced_by(domains: Domains, tmp_path: Path) -> TracedBy:
-    """Two such processes with a library of another folder, in a manner."""
+    """Two such processes in a manner, with the library of a folder or, None, the system's."""
 
-    def pair(library: Path, manner: str) -> TracedPair:
+    def pair(library: Path | None, manner: str) -> TracedPair:
         ends = []
         for domid in (1, 2):
-            path = f"{library}:{domains.world.environment(domid)['LD_LIBRARY_PATH']}"
-            ends.append(domains.process("traced_end.py", domid, LD_LIBRARY_PATH=path))
-        return TracedPair(ends[0], ends[1], tmp_path, MANNERS[manner])
+            path = domains.world.environment(domid)["LD_LIBRARY_PATH"]
+            path = f"{library}:{path}" if library else path
+            ends.append(domains.process("traced_end.py", domid, LD_LIBRARY_PATH=path, PART=manner))
+        folder = tmp_path / manner
+        folder.mkdir()
+        return TracedPair(ends[0], ends[1], folder, MANNERS[manner])
 
     return pair
 

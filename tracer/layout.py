@@ -315,6 +315,9 @@ class Flag(IntFlag):
     """A plain store of which `old` was not looked at: that would have taken an exchange."""
     DIGEST_FOLLOWS = 128
     """A copy whose digest is in a DIGEST of its call; who died before that left none."""
+    BY_SIGNAL = 256
+    """A signal caught it though the library is translated: it is the application's own, or the
+    library's in its init, where memory is filled; any other was missed by the translation."""
 
 
 class FileState(IntEnum):

@@ -92,6 +92,14 @@ class Trace:
     """Of a flight recorder's file."""
 
     @property
+    def missed(self) -> int:
+        """Accesses of the library that its translation does not have: a signal caught each."""
+        flags, calls = self.records["flags"], self.records["call"]
+        own = flags & layout.Flag.BY_APPLICATION == 0
+        later = ~np.isin(calls, (layout.Call.SERVER_INIT, layout.Call.CLIENT_INIT))
+        return int(np.count_nonzero((flags & layout.Flag.BY_SIGNAL != 0) & own & later))
+
+    @property
     def begins_later(self) -> bool:
         """Whether it is a window before which records are lost."""
         return self.window is not None and self.window.begins_later

@@ -396,6 +396,8 @@ enum vt_outcome vt_access_at(struct vt_channel *channel, const uint8_t *code, co
     if (vt_effective_address(&instruction, registers) != (uintptr_t)address)
         return VT_REFUSED;
     place = place_of(channel, 0, vt_site_of(code, &site) ? 0 : VT_FLAG_BY_APPLICATION);
+    if (vt_is_translated())
+        place.flags |= VT_FLAG_BY_SIGNAL;
     place.site = site;
     if (instruction.form == VT_FORM_FILL && instruction.repeated)
         return access_repeated(&place, &instruction, registers, channel->page, offset);

@@ -102,6 +102,7 @@ enum vt_call {
 #define VT_FLAG_HELD_IN_VAIN 32
 #define VT_FLAG_OLD_UNKNOWN 64
 #define VT_FLAG_DIGEST_FOLLOWS 128
+#define VT_FLAG_BY_SIGNAL 256
 
 #define VT_NO_OFFSET 0xffff
 #define VT_COPY_IN 0

@@ -555,9 +555,14 @@ void vt_translate_nothing(void)
 
 /* ---- there and back ---- */
 
+bool vt_is_translated(void)
+{
+    return copy.used && copy.base;
+}
+
 bool vt_is_translated_whole(void)
 {
-    return copy.used && copy.base && !copy.done.refused;
+    return vt_is_translated() && !copy.done.refused;
 }
 
 void *vt_translated_code(void *code)

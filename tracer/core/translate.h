@@ -34,6 +34,9 @@ int vt_translate_library(struct vt_translation *done);
 /* From now on calls go to the library's own code. A copy that is there stays. */
 void vt_translate_nothing(void);
 
+/* Whether some of the library has a copy that is in use. */
+bool vt_is_translated(void);
+
 /* Whether all of the library that may touch the page has a copy that is in use. */
 bool vt_is_translated_whole(void);
 

@@ -186,8 +186,9 @@ def described(trace: Trace) -> str:
     channels = "1 channel" if header.channels == 1 else f"{header.channels} channels"
     peer = f" with domain {header.peer_domid}" if header.channels else ""
     lost = f", {trace.dropped} records lost" if trace.dropped else ""
+    missed = f", {trace.missed} accesses caught by signals" if trace.missed else ""
     window = f", {trace.window.told()}" if trace.window else ""
     return (
         f"{header.role}, {channels}{peer}, {len(trace.records)} records, {trace.ending}{lost}"
-        f"{window}"
+        f"{missed}{window}"
     )
