@@ -5,7 +5,7 @@
  *   SYSTEM_CALLS ALLOCATIONS FAULTS
  *
  * that its thread made on the way: calls of the kernel (the first of the round, by system call
- * dispatch), calls of malloc, page faults.
+ * dispatch), allocations, page faults. Behind a round that was not free of them it waits for longer.
  */
 #define _GNU_SOURCE
 #include <libxenvchan.h>
@@ -26,18 +26,39 @@
 #define CALLS 500
 #define SYSCALL_BYTES 2
 
+#define PAUSE_NANOSECONDS 1000000
+
 extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *memory, size_t size);
 
 static volatile char dispatch; /* 0: let through, 1: to the handler */
 static volatile int system_calls;
 static _Thread_local volatile int allocations;
 static volatile int counting;
 
-void *malloc(size_t size)
+static void allocated(void)
 {
     if (counting)
         allocations++;
+}
+
+void *malloc(size_t size)
+{
+    allocated();
     return __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size)
+{
+    allocated();
+    return __libc_calloc(count, size);
+}
+
+void *realloc(void *memory, size_t size)
+{
+    allocated();
+    return __libc_realloc(memory, size);
 }
 
 /* The call is made after all: the instruction is taken once more, and this time let through. */
@@ -75,7 +96,6 @@ static void one_round(struct libxenvchan *channel)
 int main(int argc, char **argv)
 {
     struct sigaction action = { .sa_sigaction = count, .sa_flags = SA_SIGINFO };
-    const struct timespec pause = { .tv_nsec = 1000000 };
     struct libxenvchan *channel;
     int rounds = argc == 2 ? atoi(argv[1]) : 0;
 
@@ -84,14 +104,17 @@ int main(int argc, char **argv)
         prctl(PR_SET_SYSCALL_USER_DISPATCH, 1, 0, 0, &dispatch))
         return 1;
     for (int i = 0; i < rounds; i++) {
-        long faults_before = faults();
+        long faults_of_it = faults();
+        struct timespec pause;
 
         system_calls = allocations = 0;
         counting = dispatch = 1;
         one_round(channel);
         counting = dispatch = 0;
-        printf("%d %d %ld\n", system_calls, allocations, faults() - faults_before);
+        faults_of_it = faults() - faults_of_it;
+        printf("%d %d %ld\n", system_calls, allocations, faults_of_it);
         /* The tracer's other thread may come to its turn. */
+        pause = (struct timespec){ 0, PAUSE_NANOSECONDS * (system_calls + faults_of_it ? 50 : 1) };
         nanosleep(&pause, NULL);
     }
     libxenvchan_close(channel);

@@ -18,6 +18,7 @@ ROUNDS = 100
 CALLS_OF_A_ROUND = 500
 RECORD = (str(Path(sys.executable).with_name("vchan-testbed")), "record", "--out")
 SECONDS_MAX = 120
+CLEAN_SHARE_MIN = 0.75
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def test_a_signal_at_each_access_is_seen(
 def test_recording_adds_none(
     world: LoopbackWorld, tmp_path: Path, steady: Path, options: tuple[str, ...], kept: str
 ) -> None:
+    # The channel's ring has pages that are touched for the first time, too.
+    untraced = rounds(world, [str(steady)])
     ring = ["--flight-recorder", "1M"] if kept == "the last" else []
     found = rounds(world, [*RECORD, str(tmp_path / "out"), *options, *ring, "--", str(steady)])
     (path,) = (tmp_path / "out").glob("*.vtrace")
@@ -80,8 +83,9 @@ def test_recording_adds_none(
     lost = trace.window.lost_records if trace.window else 0
     assert len(trace.records) + lost > 2 * ROUNDS * CALLS_OF_A_ROUND
     assert {one.allocations for one in found} == {0}
-    # A thread of the tracer has the log's pages ready. Where it does not come to its turn, whoever
-    # records makes them, so not each round is without: but those are for which they were there.
-    assert Round(0, 0, 0) in found
     if ring:
         assert {one.system_calls for one in found} == {0}
+    # A thread of the tracer has the log's pages ready. Where it does not come to its turn, on a
+    # busy machine, whoever records makes them: some blocks' worth, not one block after the other.
+    clean = sum(one == other for one, other in zip(found, untraced, strict=True))
+    assert clean > len(found) * CLEAN_SHARE_MIN, found
