@@ -88,6 +88,22 @@ def costs(figures: Mapping[str, list[float]]) -> list[str]:
     return [f"{ns:.0f}" for ns in (record, *accesses)]
 
 
+@dataclass(frozen=True)
+class Limit:
+    """What is asked of a figure."""
+
+    what: str
+    at_most: float
+    seen: float
+
+    def row(self) -> list[str]:
+        """Of the table of limits."""
+        word = "yes" if self.seen <= self.at_most else "**no**"
+        return [self.what, f"{self.at_most:g}", f"{self.seen:.3g}", word]
+
+
+LIMITS = ["", "at most", "seen", "kept to"]
+"""Heads their rows."""
 COSTS = ["", "a record of a call or an event, ns", *(f"{manner}, ns" for manner in EXACT)]
 """Heads them, and the name of what is measured before them."""
 

@@ -26,10 +26,13 @@ import click
 from cost import (
     COSTS,
     DOCS,
+    EXACT,
+    LIMITS,
     MANNERS,
     NS_PER_US,
     ON_XEN,
     Cell,
+    Limit,
     compiled,
     costs,
     ratio,
@@ -48,6 +51,7 @@ BYTES_OF_A_SLOW_STREAM = 1 << 24
 """Where a ring does not hold a message, each takes many turns."""
 MESSAGES_MAX = {"ping": 2000, "stream": 20000}
 QUESTIONS = 500_000
+SMALL_BYTES = 64
 ASK = Cell("ask", 1, 4096, QUESTIONS)
 ASKED = {
     "by a thread on another processor": replace(ASK, is_pinned=False),
@@ -116,6 +120,37 @@ def measured(program: Path, rounds: int) -> dict[Cell, dict[str, list[float]]]:
     return found
 
 
+def limits(found: Mapping[Cell, Mapping[str, list[float]]]) -> list[Limit]:
+    """What was asked for, and what came: the worst of the cells that are meant."""
+    by_another, *_ = (found[cell] for cell in ASKED.values())
+    pings = {cell: figures for cell, figures in found.items() if cell.mode == "ping"}
+    stream = next(
+        figures
+        for cell, figures in found.items()
+        if (cell.mode, cell.size_bytes, cell.ring_bytes) == ("stream", 1 << 16, 1 << 16)
+    )
+    small = [figures for cell, figures in pings.items() if cell.size_bytes == SMALL_BYTES]
+    return [
+        Limit("calls: a record, ns", 60, float(costs(by_another)[0])),
+        Limit("exact: an access, ns", 200, max(map(float, costs(by_another)[1:3]))),
+        Limit(
+            "calls: a round trip, times untraced",
+            1.1,
+            max(ratio(figures, "calls") for figures in pings.values()),
+        ),
+        Limit(
+            f"exact: a round trip of {SMALL_BYTES} bytes, times untraced",
+            3,
+            max(ratio(figures, manner) for figures in small for manner in EXACT[:2]),
+        ),
+        Limit(
+            "exact, kept: 64 KiB in a stream over as large a ring, times untraced",
+            round(1 / 0.9, 3),
+            ratio(stream, "kept"),
+        ),
+    ]
+
+
 def page(found: Mapping[Cell, Mapping[str, list[float]]], about: Mapping[str, Any]) -> str:
     """docs/tracer-cost.md."""
     rows = [COSTS, *([name, *costs(found[cell])] for name, cell in ASKED.items())]
@@ -129,6 +164,9 @@ A record of level calls, and an access to the shared page with its record in lev
 log's pages are made:
 
 {table(rows)}
+What was asked for, the worst of the cells that are meant:
+
+{table([LIMITS, *(limit.row() for limit in limits(found))])}
 `kept` and `full` are the orders of the translation. Round trips and streams are between two ends
 that have a processor each, as a domain has. How many times as long as untraced it takes:
 

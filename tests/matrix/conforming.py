@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from batch import Planned
 from batches import Batch, Clock, Ran, keep_only, performed
+from sources import source_key
 from workloads import GROUP, numbers_of, workload_of
 
 from vchan_testbed.rundir import write_atomically
@@ -87,10 +88,10 @@ def _layout_of(experiment: dict[str, Any]) -> list[str]:
 
 
 class Kept:
-    """The folder of a sweep: a file for each group of runs that was judged, a line for each run."""
+    """The folder of a sweep: a file for each group that this code judged, a line for each run."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder / f"seed-{seed}"
+        self.folder = folder / f"seed-{seed}" / source_key()
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def rows(self) -> list[dict[str, Any]]:

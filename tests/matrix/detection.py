@@ -25,6 +25,7 @@ from batches import NO_RUN, Batch, Clock, Judging, Ran, keep_only, performed
 from cells import Cell, cells, experiment_of
 from observed import differences, observed
 from plays import experiments
+from sources import source_key
 from table import write_table
 
 from vchan_testbed.guests.experiment import load_experiment
@@ -32,6 +33,7 @@ from vchan_testbed.guests.hosts.protocol import Host
 from vchan_testbed.guests.hosts.qemu import QemuHost
 from vchan_testbed.progress import Quiet
 from vchan_testbed.rundir import write_atomically
+from vchan_testbed.validate.prepare import load_tables
 
 PINS = Path(__file__).with_name("cells.json")
 FOLDER = Path("build/matrix")
@@ -106,10 +108,17 @@ def called(row: Mapping[str, Any]) -> str:
 
 
 def why_by_calls(row: Mapping[str, Any]) -> str:
-    """Why the verdict by calls is another one; empty if it is the same, or nothing explains it."""
-    if row["by_calls"] == f"{row['conformance']}, {row['progress']}" or row["effect"]:
-        return ""
-    return UNSEEN
+    """Why the verdict by calls is another one; empty if it is the same, or nothing explains it.
+
+    Less is seen of it, so that more fits: a fault at an access, rejected by what accesses found, of
+    which no call returned anything else. Any other difference is a defect of one of the judges.
+    """
+    library = load_tables().library
+    assert library is not None
+    more_fits = row["conformance"] == "REJECTED" and row["by_calls"] == "ACCEPTED, PROGRESS"
+    _, action, _ = row["cell"].split()
+    at_an_access = library.actions.actions[action].is_access
+    return UNSEEN if more_fits and at_an_access and not row["effect"] else ""
 
 
 def wrong(row: Mapping[str, Any], pins: Mapping[str, Any]) -> list[str]:
@@ -136,11 +145,12 @@ def wrong(row: Mapping[str, Any], pins: Mapping[str, Any]) -> list[str]:
 
 
 class Kept:
-    """The folder of a sweep: a file for each cell that was judged."""
+    """The folder of a sweep: a file for each cell that was judged, by this code."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        self._cells = folder / "cells" / source_key()
+        self._cells.mkdir(parents=True, exist_ok=True)
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """By the cells' names, in the order of the spec."""
@@ -156,7 +166,7 @@ class Kept:
         write_atomically(self._path(cell), json.dumps(row, indent=1) + "\n")
 
     def _path(self, cell: Cell) -> Path:
-        return self.folder / "cells" / f"{cell.name.replace(' ', '-')}.json"
+        return self._cells / f"{cell.name.replace(' ', '-')}.json"
 
 
 def sweep(

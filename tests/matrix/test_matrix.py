@@ -97,7 +97,15 @@ def test_what_is_wrong_with_a_cell_is_said(change: dict[str, Any], said: list[st
 def test_a_fault_that_accesses_alone_show_is_explained() -> None:
     row = {**GOOD, **BAD}
     assert (called(row), why_by_calls(row)) == ("seen", UNSEEN)
-    assert why_by_calls(GOOD) == why_by_calls({**row, "effect": True}) == ""
+    for other in (
+        {"effect": True},
+        {"by_calls": "UNDECIDED, INCONCLUSIVE"},
+        {"conformance": "ACCEPTED", "by_calls": "REJECTED, INCONCLUSIVE"},
+        {"cell": "client w_raise drop"},
+        {"cell": "client call_write delay"},
+    ):
+        assert why_by_calls({**row, **other}) == "", other
+    assert why_by_calls(GOOD) == ""
 
 
 def test_the_table_has_each_cell_twice(tmp_path: Path) -> None:
