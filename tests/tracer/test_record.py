@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from vchan_testbed.cli import main
+from vchan_testbed.errors import ExitStatus
 from vchan_testbed.guests.loopback import LoopbackWorld
 from vchan_testbed.tracer.channels import pairs, split
 from vchan_testbed.tracer.checks import check_pair
@@ -57,6 +60,11 @@ def run(
         traces = [read_trace(path) for path in sorted((folder / role).glob("*.vtrace"))]
         ran[role] = Ran(process.returncode, said, errors, traces)
     return ran
+
+
+def validate(folder: Path) -> Result:
+    """Judge all traces below the folder."""
+    return CliRunner().invoke(main, ["validate", *map(str, sorted(folder.glob("*/*.vtrace")))])
 
 
 def one_channel(ran: dict[str, Ran]) -> tuple[Trace, Trace]:
@@ -115,6 +123,9 @@ def test_two_channels_of_two_threads(
     assert alone == []
     for server, client in found:
         assert check_pair(server.trace, client.trace) == []
+    judged = validate(tmp_path)
+    assert judged.exit_code == ExitStatus.EXPECTED, judged.output
+    assert judged.output.count("ACCEPTED and PROGRESS") == 2
 
 
 def test_a_child_that_goes_on_with_its_parents_channel_is_refused(
@@ -136,6 +147,9 @@ def test_what_a_wrapper_does_by_itself_is_recorded_as_its_own(
     own = client.records[client.records["flags"] & Flag.BY_APPLICATION != 0]
     assert [Kind(kind).name for kind in own["kind"]] == ["LOAD", "STORE", "NOTIFY"]
     assert own["new"][1] == 100
+    judged = validate(tmp_path)
+    assert judged.exit_code == ExitStatus.UNDECIDED, judged.output
+    assert "UNDECIDED" in judged.output
 
 
 def test_no_channel_is_an_error(tmp_path: Path) -> None:
