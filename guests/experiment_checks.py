@@ -117,11 +117,11 @@ def _check_expectation(source: Source, experiment: Experiment) -> None:
             f"known deviations are expected, and {expect.conformance}",
             "Expected conformance: KNOWN beside them.",
         )
-    if expect.fault_of is not None and expect.progress != "VIOLATION":
+    if expect.fault_of is not None and expect.progress not in ("VIOLATION", "STALLED"):
         raise source.error(
             ("expect", "fault_of"),
             f"a fault is expected, and {expect.progress}",
-            "Expected progress: VIOLATION beside it: nothing else is a fault.",
+            "Expected progress: VIOLATION beside it, or STALLED where a domain is gone.",
         )
 
 

@@ -791,4 +791,6 @@ ReadOwed(d) == \E t \in Threads :
     /\ At(t, "wait") /\ SideOf(t) = Reader(d) /\ doing[t] \in {"read", "recv"}
     /\ Len(ring[d]) > 0 \/ live[Writer(d)] = 0
 EndOwed(d) == live[Writer(d)] = 0 /\ live[Reader(d)] # 0 /\ ~told[d]
+(* To the side s: a call of it waits, and the other domain is gone. *)
+DeathOwed(s) == fate[Peer(s)] = "lost" /\ \E t \in Threads : At(t, "wait") /\ SideOf(t) = s
 ===================================================================================

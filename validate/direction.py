@@ -9,12 +9,12 @@ import numpy as np
 
 from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.reader import Trace
-from vchan_testbed.validate.endings import Ending
+from vchan_testbed.validate.endings import Death, Ending
 from vchan_testbed.validate.evidence import Evidence
 from vchan_testbed.validate.lanes import SpecParams
 from vchan_testbed.validate.merge import LaneSteps, Projection, project
 from vchan_testbed.validate.table import SIDES, Direction, RecordTable, Ring, Side
-from vchan_testbed.validate.two_lanes import Death, TwoLanes
+from vchan_testbed.validate.two_lanes import TwoLanes
 
 CALLS_ONLY = "the accesses that calls alone do not show"
 PERSIST = "a server that never asks whether the client is there (server_persist, L5)"
@@ -42,9 +42,12 @@ class DirectionLanes(TwoLanes):
         """How a side died behind its lane.
 
         Who dies before it connects leaves a live byte of 2, and before it has the page it raises
-        nothing: to wait for that event for ever is nobody's fault.
+        nothing: to wait for that event for ever is nobody's fault. Vchan knows no domain that goes:
+        to its peer it died like a process, if that was told, or takes no step more.
         """
         ending = self.endings[side]
+        if ending.death == "domain":
+            return "may"
         if ending.death == "must" and (self._never_connects(side) or not ending.mapped):
             return "may"
         return ending.death

@@ -8,19 +8,24 @@ and raised the event.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from vchan_testbed.tracer.format import Records
 from vchan_testbed.tracer.header import Role
-from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Kind
+from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Cell, Kind
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.evidence import Evidence
 
 Ints = npt.NDArray[np.int64]
+Death: TypeAlias = Literal["no", "may", "must", "domain"]
+"""no: it lived; must: the kernel cleaned up after the process, so its live byte is cleared and an
+event raised; domain: the domain went with it; may: it may have died, nothing is known of it."""
+LIVE: Mapping[Role, Cell] = {"server": Cell.SRV_LIVE, "client": Cell.CLI_LIVE}
 INITS = (Call.SERVER_INIT, Call.CLIENT_INIT)
 HAS_THE_PAGE = (Kind.SHARE_PAGE, Kind.MAP_PAGE)
 
@@ -40,8 +45,10 @@ class Ending:
     """Records after the last look."""
     unlogged: bool
     """One access more may have been made after the last record."""
-    death: Literal["no", "may", "must"]
-    """The kernel cleaned up after the process."""
+    death: Death
+    """How the process died, and so what was done behind its records."""
+    live_left: int | None
+    """Its domain went: its live byte as its peer saw it when the run stood still, if it did."""
     mapped: bool
     """It has had the shared page: when it dies, its live byte is cleared and an event raised."""
     closed: bool
@@ -64,24 +71,35 @@ def ending_of(trace: Trace, evidence: Evidence) -> Ending:
         taken = rows[before[rows]]
     closed = bool(np.any(_closes(records[taken])))
     killed = not looked and not closed
+    went_with_domain = killed and evidence.drained(role) == lost + len(records)
     return Ending(
         role=role,
         rows=taken,
         looked=looked,
         recorded=lost + len(records),
         left_out=len(rows) - len(taken),
-        unlogged=killed and trace.ending == "cut",
-        death=_death(evidence.ended(role)) if killed else "no",
+        # Held at a step by the test bed, while its domain was ended, it made no other one.
+        unlogged=killed and trace.ending == "cut" and not went_with_domain,
+        death=_death(evidence.ended(role), went_with_domain) if killed else "no",
+        live_left=_live_left(role, evidence) if went_with_domain else None,
         mapped=bool(np.any(np.isin(records["kind"][taken], HAS_THE_PAGE))),
         closed=closed,
         needs=_needs(trace, records[taken]),
     )
 
 
-def _death(ended: str | None) -> Literal["no", "may", "must"]:
-    # A domain that is destroyed leaves its live byte at 1 and raises no event (L9); how an end of
-    # which nothing is known ended is open.
+def _death(ended: str | None, went_with_domain: bool) -> Death:
+    if went_with_domain:
+        return "domain"
+    # A domain that went before all records came leaves open what its process did before; and how
+    # an end of which nothing is known ended is open too.
     return "must" if ended in ("killed", "died") else "may"
+
+
+def _live_left(role: Role, evidence: Evidence) -> int | None:
+    peer: Role = "client" if role == "server" else "server"
+    page = evidence.page(peer) if evidence.stands_still else None
+    return None if page is None else page[LIVE[role]]
 
 
 def _of_the_channel(records: Records) -> Ints:

@@ -74,6 +74,16 @@ class Evidence:
         value = self._seen(role).get("event_fd_readable")
         return value if isinstance(value, bool) else None
 
+    def drained(self, role: Role) -> int | None:
+        """Records that it had written, all of which came, when the test bed ended its domain at one
+        of its own steps; None: that did not happen.
+        """
+        for act in self.facts.get("acts") or ():
+            ends_it = act.get("do") in ("destroy", "panic") and act.get("domain") == role
+            if ends_it and act.get("side") == role and isinstance(act.get("records"), int):
+                return int(act["records"])
+        return None
+
     def page(self, role: Role) -> bytes | None:
         """The head of the shared page as it saw it."""
         value = self._seen(role).get("page")

@@ -71,7 +71,8 @@ def headline(verdict: Verdict) -> str:
     joint = "and" if verdict.progress == "PROGRESS" else "but"
     if verdict.conformance in ("UNDECIDED", "REJECTED"):
         joint = "and"
-    return f"{conformance}, {joint} {_PROGRESS[verdict.progress]}."
+    blame = f" ({verdict.fault_of})" if verdict.fault_of else ""
+    return f"{conformance}, {joint} {_PROGRESS[verdict.progress]}{blame}."
 
 
 def explain(verdict: Verdict, run: Path | None = None) -> list[str]:

@@ -58,8 +58,11 @@ class Lane:
     steps: Sequence[Step]
     unlogged: bool = False
     """One access more may have been made after the last record (killed between the two)."""
-    death: Literal["no", "may", "must"] = "no"
-    """The process died after the last step: its live byte is cleared and an event raised."""
+    death: Literal["no", "may", "must", "domain"] = "no"
+    """The process died after the last step: its live byte is cleared and an event raised. `domain`:
+    its whole domain did."""
+    live_left: int | None = None
+    """The domain died: what its live byte was seen to hold in the end; None: nobody saw it."""
     goes_first: npt.NDArray[np.int64] | None = field(default=None, compare=False)
     """For each step, how many of the other lane's steps must be done before it may be taken in
     front of all others; None: to be worked out from these lanes. Part of a longer trace, they do
@@ -149,6 +152,7 @@ OWED = {
     "write": "a write has not returned",
     "read": "a read has not returned",
     "end": "the sender has closed and the receiver has not been told",
+    "death": "a call waits for a peer whose domain is gone",
 }
 """The words of `EndState.owed`."""
 

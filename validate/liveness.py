@@ -23,6 +23,9 @@ from vchan_testbed.validate.wording import plain_state
 WAITS_BY_ITSELF = "wait"
 """What an application is in that polls the event descriptor."""
 
+DOMAIN_GONE = "peer domain gone"
+"""To blame where a call waits for a domain that is no more, of which nobody tells (L9)."""
+
 OwnerOf = Callable[[str], str]
 """Who owes a fair action, as the spec's action map says."""
 
@@ -81,13 +84,20 @@ def progress_of(ends: Sequence[EndState], question: Question) -> Judged:
     due = sorted({action for one in said for action in one.due})
     faults = sorted({fault for one in said for fault in one.faults})
     owed = sorted({owed_words(what) for end in fitting for what in end.owed})
+    owner = " or ".join(faults) if word == "VIOLATION" else _owner(word, fitting)
     return Judged(
         word=word,
         reason=_reason(word, said, owed),
         due_action=" or ".join(due) if word == "VIOLATION" else None,
-        fault_of=" or ".join(faults) if word == "VIOLATION" else None,
+        fault_of=owner,
         candidates=shown,
     )
+
+
+def _owner(word: ProgressWord, ends: Sequence[EndState]) -> str | None:
+    """Who is to blame for a stop that the spec admits, if somebody is."""
+    waits_for_the_dead = all(any(what.startswith("death ") for what in end.owed) for end in ends)
+    return DOMAIN_GONE if word == "STALLED" and waits_for_the_dead else None
 
 
 def _died_at_most_one(evidence: Evidence) -> bool:

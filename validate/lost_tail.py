@@ -41,6 +41,7 @@ def lost_tails(
         if trace.ending == "cut"
         and (trace.header.complete or evidence.ended(role) not in WHOLE)
         and not endings[role].closed
+        and endings[role].death != "domain"
         and not endings[role].looked
     )
 

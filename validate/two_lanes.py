@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from vchan_testbed.tracer.header import Role
-from vchan_testbed.validate.endings import Ending
+from vchan_testbed.validate.endings import Death, Ending
 from vchan_testbed.validate.lanes import Lane, Lanes, SpecParams
 from vchan_testbed.validate.merge import LaneSteps, Problem
 from vchan_testbed.validate.table import Side
 from vchan_testbed.validate.tlc.columns import Ints
 from vchan_testbed.validate.tlc.rows import counted_from
 
-Death: TypeAlias = Literal["no", "may", "must"]
 Part: TypeAlias = Literal["left", "right", "both"]
 """What the lanes are of: one direction, or the whole channel."""
 
@@ -100,4 +99,6 @@ class TwoLanes(ABC):
     def _ending(self, side: Side, lane: Lane, last: int) -> Lane:
         if last < len(self.lane(side)):
             return lane
-        return replace(lane, unlogged=self.endings[side].unlogged, death=self.death_of(side))
+        ending, death = self.endings[side], self.death_of(side)
+        left = ending.live_left if death == "domain" else None
+        return replace(lane, unlogged=ending.unlogged, death=death, live_left=left)

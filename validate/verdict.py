@@ -150,7 +150,8 @@ class Verdict:
     progress_reason: str = ""
     known: tuple[KnownUse, ...] = ()
     fault_of: str | None = None
-    """VIOLATION: "application", "library", "kernel", "event channel" or "peer process"."""
+    """VIOLATION: "application", "library", "kernel", "event channel" or "peer process"; STALLED:
+    "peer domain gone", if it is."""
     due_action: str | None = None
     """VIOLATION: the action of the spec that was due."""
     first_unexplained: Place | None = None

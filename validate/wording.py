@@ -110,11 +110,19 @@ class Words:
         needs = {"s": self.order.sender, "r": self.order.receiver}
         other: dict[Side, Side] = {"s": "r", "r": "s"}
         left: list[Side] = [side for side in SIDES if done[side] < len(self.lanes.lane(side))]
+        if not left:
+            return self._last_of_the_dead()
         free = [side for side in left if needs[side][done[side]] <= done[other[side]]]
         side = min(free or left, key=lambda one: self._waits(one, position))
         place = self._next(side, position)
         assert place is not None
         return place
+
+    def _last_of_the_dead(self) -> Place:
+        """Both lanes are done, and how one of them ended does not fit to what was seen then."""
+        side = next(side for side in SIDES if self.lanes.death_of(side) != "no")
+        row = int(self.lanes.lane(side).rows[-1])
+        return self.place(side, row, f"the {self.lanes.role(side)}'s death behind it was not told")
 
     def place(self, side: Side, row: int, reason: str = "") -> Place:
         """One record of a side's trace."""

@@ -14,6 +14,8 @@ from vchan_testbed.errors import ExitStatus
 from vchan_testbed.tracer.layout import FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace, read_trace
 
+HANGS = Path(__file__).parents[2] / "experiments" / "hangs"
+GONE = "STALLED, conformance: KNOWN, known: [L9], fault_of: peer domain gone"
 pytestmark = pytest.mark.xen
 
 TALK = """\
@@ -37,12 +39,14 @@ Ran = tuple[dict[str, Any], dict[str, Any], dict[str, Trace]]
 
 
 def run(folder: Path, fault: str, progress: str, then: str = "") -> Ran:
-    """run.json, verdict.json and the traces of a run that went as expected.
-
-    `then` is what the server does when it has read the first of three writes.
-    """
+    """The same with `then` as what the server does when it has read the first of three writes."""
     (folder / "talk.yaml").write_text(TALK % (then, fault, progress))
-    arguments = ["run", str(folder / "talk.yaml"), "--out", str(folder / "run")]
+    return ran_as_expected(folder / "talk.yaml", folder)
+
+
+def ran_as_expected(experiment: Path, folder: Path) -> Ran:
+    """run.json, verdict.json and the traces of a run that went as expected."""
+    arguments = ["run", str(experiment), "--out", str(folder / "run")]
     ran = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert ran.exit_code == ExitStatus.EXPECTED, ran.output
     facts = json.loads((folder / "run/run.json").read_text())
@@ -64,7 +68,7 @@ def last_fault(trace: Trace, kind: FaultKind) -> int:
 @pytest.mark.parametrize("do", ["destroy", "panic"])
 def test_a_domain_dies_at_a_step(tmp_path: Path, do: str) -> None:
     fault = f"side: client, at: w_put, nth: 3, do: {do}"
-    facts, verdict, traces = run(tmp_path, fault, "INCONCLUSIVE")
+    facts, verdict, traces = run(tmp_path, fault, GONE)
     assert facts["outcome"] == "domain died"
     assert facts["endpoints"]["client"]["ended"] == "lost"
     (act,) = facts["acts"]
@@ -75,7 +79,15 @@ def test_a_domain_dies_at_a_step(tmp_path: Path, do: str) -> None:
     assert client.ending == "cut"
     at = last_fault(client, FaultKind[do.upper()])
     assert act["records"] == at + 1 == len(client.records)
-    assert verdict["conformance"] in ("ACCEPTED", "KNOWN")
+    assert "domain is gone" in verdict["progress_reason"]
+
+
+def test_a_reader_whose_peer_was_destroyed_waits_for_ever(tmp_path: Path) -> None:
+    """The hang that is reported: the experiment says what has to be said of it."""
+    facts, verdict, _ = ran_as_expected(HANGS / "domain-destroyed.yaml", tmp_path)
+    assert [act["do"] for act in facts["acts"]] == ["destroy"]
+    assert verdict["known"] == ["L9"]
+    assert verdict["fault_of"] == "peer domain gone"
 
 
 def test_a_domain_is_paused_at_a_step_and_unpaused_at_one_of_its_peer(tmp_path: Path) -> None:

@@ -79,6 +79,10 @@ class Scenario:
     """Dropped notifies: by whom, the n-th caused by the bit, the bit."""
     kill: tuple[Role, int] | None = None
     """A process that is killed, and after how many records."""
+    lose: tuple[Role, int] | None = None
+    """A domain that is destroyed, and after how many records of its process: it is held there."""
+    told: bool = False
+    """As on a host that would tell its peer of it: the live byte is cleared, an event raised."""
     unlogged: bool = False
     """The killed process made one access more than it recorded."""
     stop_after: int = 10**9
@@ -115,6 +119,10 @@ class Port:
 
 class Killed(Exception):
     """This process is no more."""
+
+
+class Lost(Exception):
+    """Its whole domain is no more."""
 
 
 @dataclass
@@ -160,6 +168,7 @@ class Process:
         self.call = Call.NONE
         self.call_seq = 0
         self.alive = True
+        self.lost = False
         self.waiting = False
         self.finished = False
         self.silent = 0
@@ -194,7 +203,7 @@ class Process:
         if self.silent:
             self.silent -= 1
             raise Killed
-        kill = self.scenario.kill
+        kill, lose = self.scenario.kill, self.scenario.lose
         seq = len(self.rows) + 1
         t0 = self.world.now()
         t1 = self.world.now()
@@ -202,6 +211,8 @@ class Process:
         call_seq = self.call_seq if self.call else 0
         head = (t0, t1, old & bits, new & bits, 0x1000 + kind, operand, seq, call_seq)
         self.rows.append((*head, 0, 0, offset, kind, op, self.call, width, flags, 0))
+        if lose == (self.role, seq):
+            raise Lost
         if kill and kill[0] == self.role and seq >= kill[1]:
             if self.scenario.unlogged and not self.silent:
                 self.silent = 1
@@ -541,6 +552,9 @@ class Process:
             yield from self.live()
         except Killed:
             self.die()
+        except Lost:
+            self.lost = True
+            self.die(cleaned_up=self.scenario.told)
 
     def live(self) -> Generator[None, None, None]:
         init = f"{self.role}_init"
@@ -576,11 +590,12 @@ class Process:
                 break
         return result
 
-    def die(self) -> None:
-        """The kernel cleans up."""
+    def die(self, *, cleaned_up: bool = True) -> None:
+        """The kernel cleans up, if it still does."""
         self.alive = False
         self.waiting = False
-        self.unmap()
+        if cleaned_up:
+            self.unmap()
         self.world.ports[self.role].open = False
 
     def records(self) -> Records:
@@ -604,9 +619,14 @@ class Run:
     def facts(self, **expect: Any) -> dict[str, Any]:
         """What run.json would hold."""
         ended = {
-            role: "finished" if process.finished else "killed"
+            role: "finished" if process.finished else "lost" if process.lost else "killed"
             for role, process in self.processes.items()
         }
+        acts = [
+            {"side": role, "do": "destroy", "domain": role, "records": records}
+            for role, records in [self.scenario.lose or ("", 0)]
+            if role and self.processes[role].lost
+        ]
         return {
             "format": 1,
             "state": "complete",
@@ -615,7 +635,8 @@ class Run:
             "experiment": {"channel": {"blocking": True}, "expect": expect},
             "endpoints": {role: {"ended": how} for role, how in ended.items()},
             "quiescence": self.quiescence,
-            "outcome": self.outcome,
+            "outcome": "domain died" if acts else self.outcome,
+            "acts": acts,
         }
 
     def write(self, folder: Path, changed: dict[Role, Records] | None = None) -> dict[Role, Path]:

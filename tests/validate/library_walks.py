@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+from vchan_testbed.validate.endings import Death
 from vchan_testbed.validate.lanes import Lane, Lanes, SpecParams, Step
 from vchan_testbed.validate.tlc.actions import SPECS, Action, Side, load_action_map
 from vchan_testbed.validate.tlc.follow import Bounds, job_in
@@ -192,11 +193,12 @@ def _walk(kind: Kind, text: str) -> Walk:
         logged[side].append(Step(action, value, number))
         order.append(side)
     server, client = (
-        Lane(tuple(logged[side]), death="must" if _died(PLAYERS[side], hidden) else "no")
-        for side in ("s", "r")
+        Lane(tuple(logged[side]), death=_death(PLAYERS[side], hidden)) for side in ("s", "r")
     )
     return Walk(kind, Lanes(server, client), tuple(order), tuple(hidden))
 
 
-def _died(player: str, hidden: list[str]) -> bool:
-    return f"dies {player}" in hidden or f"domain_dies {player}" in hidden
+def _death(player: str, hidden: list[str]) -> Death:
+    if f"domain_dies {player}" in hidden:
+        return "domain"
+    return "must" if f"dies {player}" in hidden else "no"

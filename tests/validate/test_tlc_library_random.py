@@ -103,7 +103,9 @@ def changed(steps: Sequence[Step], rng: random.Random) -> tuple[Step, ...]:
 def cut_off(lane: Lane, rng: random.Random) -> Lane:
     """A lane that ends early, killed there or at an access that was not recorded any more."""
     kept = tuple(lane.steps)[: max(0, len(lane.steps) - rng.randint(1, 4))]
-    return Lane(kept, unlogged=rng.random() < 0.5, death=rng.choice(["no", "may", "must"]))
+    return Lane(
+        kept, unlogged=rng.random() < 0.5, death=rng.choice(["no", "may", "must", "domain"])
+    )
 
 
 def with_lane(lanes: Lanes, name: str, lane: Lane) -> Lanes:

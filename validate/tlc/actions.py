@@ -133,6 +133,10 @@ class SideOfSpec:
     """The action that moves its index."""
     reads: frozenset[str]
     """Its actions that read the other side's index."""
+    domain_dies: str = ""
+    """Its whole domain goes; empty where the spec has no such step."""
+    live: str = ""
+    """Its live byte."""
 
 
 @dataclass(frozen=True, slots=True)
