@@ -224,6 +224,13 @@ def test_calls_are_counted_by_function() -> None:
     assert (reads.name, reads.count, reads.failed, reads.unfinished) == ("read", 2, 1, 1)
 
 
+def test_a_process_that_dies_in_its_first_call_left_none() -> None:
+    client = Recorder("client")
+    client.add(100, 100, Kind.CALL_ENTER, call=Call.CLIENT_INIT, call_seq=1)
+    (init,) = calls_of(client.trace())
+    assert (init.count, init.failed, init.unfinished, init.longest_ticks) == (1, 0, 1, 0)
+
+
 def test_an_empty_trace_has_no_figures() -> None:
     server, client = Recorder("server").trace(), Recorder("client").trace()
     assert not infer_offset(server, client).known

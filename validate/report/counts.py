@@ -73,8 +73,11 @@ def calls_of(trace: Trace) -> tuple[Calls, ...]:
     entered = rows[rows["kind"] == Kind.CALL_ENTER]
     left = rows[rows["kind"] == Kind.CALL_EXIT]
     at, found = _partners(_key(entered), _key(left))
-    ticks = np.where(found, left["t1"][at].astype(np.int64) - entered["t0"].astype(np.int64), 0)
-    failed = found & ~_succeeded(left["new"][at])
+    # Who dies in its first call has left none: there is no row for those that found nothing.
+    there = at[found]
+    ticks, failed = np.zeros(len(entered), np.int64), np.zeros(len(entered), np.bool_)
+    ticks[found] = left["t1"][there].astype(np.int64) - entered["t0"][found].astype(np.int64)
+    failed[found] = ~_succeeded(left["new"][there])
     return tuple(
         Calls(
             Call(code).name.lower(),
