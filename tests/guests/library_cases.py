@@ -39,7 +39,7 @@ CASES = (
     Case("close-unused"),
     Case("close-during-read"),
     Case("close-during-write", early=("client",)),
-    Case("close-race", known=("L1",)),
-    Case("packets-stand-off", progress="STALLED"),
-    Case("mutual-writes", progress="STALLED"),
+    Case("hangs/close-race", known=("L1",)),
+    Case("hangs/packets-stand-off", progress="STALLED"),
+    Case("hangs/mutual-writes", progress="STALLED"),
 )

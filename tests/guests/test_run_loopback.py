@@ -54,7 +54,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def quick(name: str) -> Experiment:
     """An experiment of the project that is looked at after less time."""
-    experiment = load_experiment(default_path().with_name(f"{name}.yaml"))
+    experiment = load_experiment((default_path().parent / f"{name}.yaml"))
     return replace(experiment, timeouts=replace(experiment.timeouts, settle_seconds=0.4))
 
 
@@ -109,7 +109,7 @@ def test_the_same_seed_makes_the_same_calls(host: LoopbackHost, tmp_path: Path) 
 def test_a_dropped_event_is_seen_as_a_run_that_stands_still(
     host: LoopbackHost, run: RunDirectory
 ) -> None:
-    facts = perform(host, quick("dropped-event"), run)
+    facts = perform(host, quick("hangs/dropped-event"), run)
     assert facts["outcome"] == "stood still"
     quiescence = facts["quiescence"]
     assert quiescence["quiescent"] is True
@@ -163,7 +163,7 @@ def test_an_end_that_does_not_answer_is_not_standing_still(
 ) -> None:
     """Else the server alone, which waits for it, would be evidence against it."""
     monkeypatch.setattr(attempt, "LOOK_SECONDS_MAX", 0.2)
-    experiment = quick("dropped-event")
+    experiment = quick("hangs/dropped-event")
     experiment = replace(experiment, timeouts=replace(experiment.timeouts, run_seconds_max=4))
     with Silent() as host:
         facts = perform(host, experiment, run)
@@ -172,7 +172,7 @@ def test_an_end_that_does_not_answer_is_not_standing_still(
 
 
 def test_writing_past_each_other_stands_still(host: LoopbackHost, run: RunDirectory) -> None:
-    facts = perform(host, quick("mutual-writes"), run)
+    facts = perform(host, quick("hangs/mutual-writes"), run)
     assert facts["outcome"] == "stood still"
     assert facts["quiescence"]["quiescent"] is True
     look = facts["quiescence"]["looks"][1]["endpoints"]

@@ -15,9 +15,9 @@ from vchan_testbed.guests.experiment import default_path, load_experiment
 from vchan_testbed.tracer.layout import ACCESS_KINDS, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import read_trace
 
-DROPPED = default_path().with_name("dropped-event.yaml")
-MUTUAL = default_path().with_name("mutual-writes.yaml")
-CLOSE_RACE = default_path().with_name("close-race.yaml")
+DROPPED = default_path().parent / "hangs/dropped-event.yaml"
+MUTUAL = default_path().parent / "hangs/mutual-writes.yaml"
+CLOSE_RACE = default_path().parent / "hangs/close-race.yaml"
 
 
 def run(out: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
@@ -153,15 +153,15 @@ def test_undecided_is_fine_where_it_is_expected(tmp_path: Path) -> None:
     [
         ("default", ["ACCEPTED", "PROGRESS"]),
         ("packets", ["ACCEPTED", "PROGRESS"]),
-        ("dropped-event", ["ACCEPTED", "VIOLATION"]),
-        ("mutual-writes", ["ACCEPTED", "STALLED"]),
+        ("hangs/dropped-event", ["ACCEPTED", "VIOLATION"]),
+        ("hangs/mutual-writes", ["ACCEPTED", "STALLED"]),
     ],
 )
 def test_calls_and_events_alone_give_the_same_verdict(
     name: str, words: list[str], tmp_path: Path
 ) -> None:
     experiment = tmp_path / "calls.yaml"
-    text = default_path().with_name(f"{name}.yaml").read_text()
+    text = (default_path().parent / f"{name}.yaml").read_text()
     experiment.write_text(f"{text}tracing: {{level: calls}}\n")
     status, said, verdict = run(tmp_path / "run", str(experiment))
     assert status == ExitStatus.EXPECTED, said

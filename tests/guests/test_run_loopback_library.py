@@ -54,7 +54,7 @@ def has_waited(trace: Trace) -> bool:
 
 def perform(name: str, out: Path, seed: int) -> Done:
     """verdict.json, run.json and the traces, the server's first."""
-    path = default_path().with_name(f"{name}.yaml")
+    path = default_path().parent / f"{name}.yaml"
     command = ["run", str(path), "--host", "loopback", "--out", str(out), "--seed", str(seed)]
     ran = CliRunner().invoke(main, command)
     assert (out / "verdict.json").exists(), ran.output
@@ -72,7 +72,7 @@ def test_an_experiment_is_judged_as_it_is_meant(case: Case, run: Runs) -> None:
     assert verdict["known"] == list(case.known)
     assert facts["counts"]["before"] == facts["counts"]["after"]
     assert check_pair(*traces) == []
-    experiment = load_experiment(default_path().with_name(f"{case.name}.yaml"))
+    experiment = load_experiment(default_path().parent / f"{case.name}.yaml")
     for end, trace in zip(ENDPOINTS, traces, strict=True):
         assert trace.dropped == 0
         if not case.ends:

@@ -72,7 +72,7 @@ def test_a_run_is_accepted_on_real_xen(
 
 
 def test_a_dropped_event_is_a_violation_on_real_xen(tmp_path: Path) -> None:
-    status, verdict, facts = run("dropped-event.yaml", tmp_path / "run")
+    status, verdict, facts = run("hangs/dropped-event.yaml", tmp_path / "run")
     assert verdict["progress"] == "VIOLATION"
     assert verdict["fault_of"] == "event channel"
     assert verdict["due_action"] == "wait server"
@@ -99,7 +99,7 @@ def test_a_host_behind_ssh_is_a_host_like_another(
 
 
 def test_a_tail_that_is_lost_at_a_close_is_known_on_real_xen(tmp_path: Path) -> None:
-    status, verdict, facts = run("close-race.yaml", tmp_path / "run")
+    status, verdict, facts = run("hangs/close-race.yaml", tmp_path / "run")
     assert (verdict["conformance"], verdict["known"]) == ("KNOWN", ["L1"])
     assert status == 0
     server = facts["endpoints"]["server"]["result"]

@@ -26,7 +26,7 @@ RUN_SECONDS_MAX = 1400.0
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_experiment_is_judged_as_it_is_meant_on_real_xen(case: Case, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    path = default_path().with_name(f"{case.name}.yaml")
+    path = default_path().parent / f"{case.name}.yaml"
     command = [
         *(sys.executable, "-c", "from vchan_testbed.cli import main; main()"),
         *("run", str(path), "--host", "qemu", "--out", str(out)),

@@ -57,7 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         Planned(name, dropped_for_sure(ping_pong, faults), 1) for name, faults in FAULTS.items()
     ]
     planned.append(Planned("again without", dropped_for_sure(ping_pong, ()), 2))
-    planned.append(Planned("tail lost", load_experiment(EXPERIMENTS / "close-race.yaml"), 1))
+    planned.append(Planned("tail lost", load_experiment(EXPERIMENTS / "hangs/close-race.yaml"), 1))
     with LastingLoopbackHost() as host:
         return [make_run(host, one, folder, Quiet()).path for one in planned]
 
