@@ -54,7 +54,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def quick(name: str) -> Experiment:
     """An experiment of the project that is looked at after less time."""
-    experiment = load_experiment((default_path().parent / f"{name}.yaml"))
+    experiment = load_experiment(default_path().parent / f"{name}.yaml")
     return replace(experiment, timeouts=replace(experiment.timeouts, settle_seconds=0.4))
 
 
