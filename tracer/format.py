@@ -5,6 +5,7 @@ The bytes are drawn in `vchan_testbed.tracer.layout`; guests have no numpy, and 
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -42,6 +43,12 @@ RECORD_DTYPE = np.dtype(
     ]
 )
 
+PAGE_CELLS = (
+    *(layout.Cell.LEFT_CONS, layout.Cell.LEFT_PROD, layout.Cell.RIGHT_CONS, layout.Cell.RIGHT_PROD),
+    *(layout.Cell.CLI_LIVE, layout.Cell.SRV_LIVE, layout.Cell.CLI_NOTIFY, layout.Cell.SRV_NOTIFY),
+)
+"""In the order of a PAGE record."""
+
 BLOCK_HEADER_DTYPE = np.dtype(
     [
         ("magic", "<u4"),
@@ -55,6 +62,12 @@ BLOCK_HEADER_DTYPE = np.dtype(
         ("first", "<u8"),
     ]
 )
+
+
+def page_cells(record: np.void) -> dict[layout.Cell, int]:
+    """What a record of the kind PAGE says of each cell."""
+    page = struct.pack("<QQI", *(int(record[name]) for name in ("old", "new", "operand")))
+    return dict(zip(PAGE_CELLS, struct.unpack("<4I4B", page), strict=True))
 
 
 def checks_of(records: Records) -> npt.NDArray[np.uint32]:

@@ -83,6 +83,10 @@ What `old`, `new`, `operand` and `offset` hold, by kind (an empty place is 0):
     DIGEST             old = digest of a COPY of the same call that has none, new = its bytes,
                        operand = its seq. It comes before the thread waits for an event and before
                        the call's end: where the peer has its own event already
+    PAGE               what the page holds when this side is about to give it back, before
+                       UNSHARE_PAGE or UNMAP_PAGE: old = left.cons + 2**32 * left.prod, new = the
+                       same of right, operand = cli_live, srv_live, cli_notify, srv_notify, a byte
+                       each from the lowest on. None at the level calls
 
 A store of the application's (flag BY_APPLICATION, call NONE) to an index right behind a successful
 CALL_EXIT of server_init sets what a ring begins with; prod and cons of a ring get the same value.
@@ -219,6 +223,7 @@ class Kind(IntEnum):
     PAYLOAD = 67
     COPY = 68
     DIGEST = 69
+    PAGE = 70
 
 
 ACCESS_KINDS = frozenset(range(Kind.LOAD, Kind.BULK + 1))

@@ -1,8 +1,8 @@
-"""Whether the page that a run stood still with is the one that its records lead to.
+"""Whether the page in the end is the one that its records lead to.
 
 A record has what the library saw or meant to store. If something else reached the page (a fault
 that the test bed injected, a store that nobody recorded), no record need ever show it, but the page
-does: it was looked at when nothing moved any more.
+does: it was looked at when nothing moved any more, or by each end when it gave it back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.format import Records, page_cells
 from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import CELL_WIDTH, Call, Cell, Kind
 from vchan_testbed.validate.endings import Ending
@@ -90,6 +90,30 @@ def page_problems(
     if not windows and all(end.is_known for end in ends.values()):
         for cell in NOTIFY:
             yield from _notify(page, cell, ends)
+
+
+def given_back_problems(
+    records: Mapping[Role, Records], endings: Mapping[Role, Ending]
+) -> Iterator[Problem]:
+    """Cells of one side that held another value when it gave the page back than it had stored.
+
+    What its peer writes may come later. An end that died, and one of which calls alone were
+    recorded, gave nothing back.
+    """
+    for role in ROLES:
+        rows = endings[role].rows
+        mine = _End(role, records[role], rows, is_known=True)
+        for at in rows[records[role]["kind"][rows] == Kind.PAGE].tolist():
+            for cell, held in page_cells(records[role][at]).items():
+                before = mine.stores(cell)
+                before = before[before < at]
+                if WRITERS.get(cell) != role or not len(before):
+                    continue
+                expected = mine.value(int(before[-1]))
+                if held != expected:
+                    name = cell.name.lower()
+                    text = f"{name} is {held} in the page that the {role} gives back"
+                    yield Problem(role, at, f"{text}, and its records lead to {expected}")
 
 
 def _page(evidence: Evidence) -> bytes | None:

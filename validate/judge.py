@@ -24,7 +24,7 @@ from vchan_testbed.validate.followed import followed
 from vchan_testbed.validate.lost_tail import lost_tails
 from vchan_testbed.validate.prepare import Case, Level, Prepared, Tables, prepare, read_run
 from vchan_testbed.validate.replay import Follow
-from vchan_testbed.validate.unfollowed import decided_before
+from vchan_testbed.validate.unfollowed import decided_before, decided_behind
 from vchan_testbed.validate.verdict import Expectation, Kind, Verdict
 from vchan_testbed.validate.wording import Words
 
@@ -74,7 +74,7 @@ def judge_traces(
     options = options or Options()
     with progress.step("Read and merge the traces"):
         case = prepared(server, client, run_facts, options)
-    found = decided_before(case) or followed(case, options.judge, progress)
+    found = decided_before(case) or decided_behind(case, followed(case, options.judge, progress))
     return replace(framed(found, case), seconds=time.monotonic() - began)
 
 

@@ -19,7 +19,7 @@ from vchan_testbed.validate.lanes import FollowResult, Lanes, SpecParams, Start
 from vchan_testbed.validate.prepare import Case, Prepared, load_tables, read_run
 from vchan_testbed.validate.replay import Follow
 from vchan_testbed.validate.tlc.together import Question, answers
-from vchan_testbed.validate.unfollowed import decided_before
+from vchan_testbed.validate.unfollowed import decided_before, decided_behind
 from vchan_testbed.validate.verdict import Verdict
 
 
@@ -90,6 +90,8 @@ def _question(one: Prepared) -> Question:
 
 def _verdict(run: _Run, options: Options, progress: Progress) -> Verdict:
     began = time.monotonic()
-    found = run.found or followed(run.case, options.judge, progress, run.judge)
+    found = run.found or decided_behind(
+        run.case, followed(run.case, options.judge, progress, run.judge)
+    )
     seconds = run.seconds + time.monotonic() - began
     return replace(framed(found, run.case), seconds=seconds)

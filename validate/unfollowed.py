@@ -3,14 +3,15 @@
     lost records? -> the traces' own contradictions -> missing records? -> the bytes ->
     what the spec cannot express -> records that the library does not make -> the page at the end
 
-The first of these that has something to say decides.
+The first of these that has something to say decides. What was followed and accepted has to fit to
+the page that each end gave back, too.
 """
 
 from __future__ import annotations
 
 from vchan_testbed.tracer.checks import check_pair
 from vchan_testbed.validate.evidence import ROLES
-from vchan_testbed.validate.final_page import page_problems
+from vchan_testbed.validate.final_page import given_back_problems, page_problems
 from vchan_testbed.validate.handshake import handshake_problems
 from vchan_testbed.validate.payload import digests_of, payload_problems
 from vchan_testbed.validate.prepare import WINDOW_OF_CALLS, Case
@@ -141,6 +142,17 @@ def _page(case: Case) -> Verdict | None:
         place = place_of(case.traces[problem.role], problem.row, problem.text)
         return _rejected("record", problem.text, place)
     return None
+
+
+def decided_behind(case: Case, found: Verdict) -> Verdict:
+    """`found`, unless its behaviour is not what the page had when an end gave it back."""
+    if found.conformance in ("REJECTED", "UNDECIDED") or case.level == "calls":
+        return found
+    records = {role: case.traces[role].records for role in ROLES}
+    for problem in given_back_problems(records, case.endings):
+        place = place_of(case.traces[problem.role], problem.row, problem.text)
+        return _rejected("record", problem.text, place)
+    return found
 
 
 def _open(reason: str, advice: str) -> Verdict:

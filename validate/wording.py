@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vchan_testbed.tracer.format import Records
+from vchan_testbed.tracer.format import Records, page_cells
 from vchan_testbed.tracer.header import Role
 from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Cell, FaultKind, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
@@ -222,6 +222,9 @@ def describe(one: Records) -> str:
         what = f"{what}, {_signed(new)}"
     elif kind == Kind.PAYLOAD:
         what = f"{what} of {new} bytes at {old}"
+    elif kind == Kind.PAGE:
+        cells = (f"{_cell(cell)} {value}" for cell, value in page_cells(record).items())
+        what = f"{what} given back with {', '.join(cells)}"
     elif kind == Kind.COPY:
         what = f"{what} of {new} bytes at {int(record['operand'])}"
     elif kind == Kind.DIGEST:

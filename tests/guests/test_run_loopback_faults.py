@@ -51,6 +51,21 @@ expect: {progress: STALLED}
 """
 """Named as what it is not, because what must hang is refused where progress is expected."""
 
+LAST = """\
+name: last
+server:
+  - read: {bytes: 64, sizes: 64}
+  - write: {bytes: 8, sizes: 8}
+client:
+  - write: {bytes: 64, sizes: 64}
+  - read: {bytes: 8, sizes: 8}
+  - close
+faults:
+  - {%s}
+expect: {progress: INCONCLUSIVE}
+"""
+"""Nobody looks at the server's index any more when it has read."""
+
 CASES = [
     # the fault, what became of it, how the run ended, conformance, progress, words of the reason
     (
@@ -103,6 +118,13 @@ def run(folder: Path, text: str, fault: str) -> Ran:
     facts = json.loads((folder / "run/run.json").read_text())
     assert facts["counts"]["before"] == facts["counts"]["after"]
     return facts, json.loads((folder / "run/verdict.json").read_text())
+
+
+def test_a_store_that_nobody_reads_is_missed_in_the_page(tmp_path: Path) -> None:
+    facts, verdict = run(tmp_path, LAST, "side: server, at: r_take, nth: 1, do: drop")
+    assert facts["outcome"] == "finished"
+    assert verdict["conformance"] == "REJECTED"
+    assert "left_cons is 0 in the page that the server gives back" in verdict["reason"]
 
 
 @pytest.mark.parametrize(("fault", "became", "outcome", "conformance", "progress", "reason"), CASES)

@@ -230,6 +230,7 @@ class Model:
 
     def close(self, _: int) -> int:
         self.take(Kind.STORE, offset=self.own_live, width=1, new=0)
+        self.take(Kind.PAGE)
         unmap = Kind.UNSHARE_PAGE if self.is_server else Kind.UNMAP_PAGE
         self.take(unmap, offset=self.own_live, old=0)
         self.notify()

@@ -454,6 +454,9 @@ class Process:
         yield
         self.store(live, 0)
         yield
+        held = bytes(self.world.page)
+        left, right, last = struct.unpack("<QQI", held[:16] + held[Cell.CLI_LIVE :])
+        self.log(Kind.PAGE, left, right, operand=last)
         self.unmap()
         kind = Kind.UNSHARE_PAGE if self.role == "server" else Kind.UNMAP_PAGE
         self.log(kind, 0, 0, offset=live)

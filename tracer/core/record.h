@@ -63,6 +63,7 @@ enum vt_kind {
     VT_PAYLOAD = 67,
     VT_COPY = 68,
     VT_DIGEST = 69,
+    VT_PAGE = 70,
 };
 
 enum vt_op {

@@ -15,6 +15,8 @@
 #include "digest.h"
 #include "inject.h"
 
+#define LEFT_INDICES 0
+#define RIGHT_INDICES 8
 #define CLI_LIVE 20
 #define SRV_LIVE 21
 
@@ -354,14 +356,29 @@ static void *on_xengnttab_map_grant_ref_notify(xengnttab_handle *handle, uint32_
     return hand_out(&event, page, ref, notify_offset);
 }
 
+/* Nobody of this side can look at it later: all that it stored has to be there now. */
+static void write_down_page(struct vt_channel *channel, const void *caller)
+{
+    struct event event = begin(channel, VT_PAGE, caller);
+    uint64_t right;
+
+    memcpy(&event.record.old, channel->page + LEFT_INDICES, sizeof(event.record.old));
+    memcpy(&right, channel->page + RIGHT_INDICES, sizeof(right));
+    memcpy(&event.record.operand, channel->page + CLI_LIVE, sizeof(event.record.operand));
+    end(&event, right);
+}
+
 /* Unmapping makes the kernel clear the live byte and raise the event. */
 static struct event begin_take_back(struct vt_channel *channel, enum vt_kind kind,
                                     const void *caller)
 {
     unsigned live_offset = kind == VT_UNSHARE_PAGE ? SRV_LIVE : CLI_LIVE;
     uint8_t live = __atomic_load_n(channel->page + live_offset, __ATOMIC_RELAXED);
-    struct event event = begin(channel, kind, caller);
+    struct event event;
 
+    if (!vt_calls_only)
+        write_down_page(channel, caller);
+    event = begin(channel, kind, caller);
     event.record.old = live;
     event.record.offset = (uint16_t)live_offset;
     event.record.width = 1;
