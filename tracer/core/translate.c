@@ -27,12 +27,13 @@ enum shape { AS_IT_IS, RIP_RELATIVE, JUMP, JUMP_IF, CALL, SITE, ODD_SITE };
 struct piece {
     uint32_t original; /* offset in the library */
     uint32_t copy;     /* offset in the area */
-    uint32_t target;   /* of a branch: offset in the library, perhaps outside of it */
+    uint32_t target;   /* of a branch, or RIP_RELATIVE: offset in the library, perhaps outside of it */
     uint32_t site;     /* of a SITE: its number; of an ODD_SITE the next one is its, too */
     uint8_t bytes;
     uint8_t copy_bytes;
     uint8_t shape;
     uint8_t detail; /* JUMP_IF: the condition; RIP_RELATIVE: where the displacement stands */
+    bool names_only; /* RIP_RELATIVE: it takes an address, and reads nothing there */
 };
 
 static struct {
@@ -190,6 +191,8 @@ static bool shape_piece(const ZydisDecodedInstruction *in, const ZydisDecodedOpe
     if (in->attributes & ZYDIS_ATTRIB_IS_RELATIVE) {
         piece->shape = RIP_RELATIVE;
         piece->detail = in->raw.disp.offset;
+        piece->target = (uint32_t)(at + in->length + (uint64_t)in->raw.disp.value - vt_library.base);
+        piece->names_only = in->mnemonic == ZYDIS_MNEMONIC_LEA;
         return in->raw.disp.size == 32;
     }
     if (!vt_decode((const uint8_t *)at, &instruction)) {
@@ -291,12 +294,17 @@ static uint8_t *put_jump(uint8_t *at, const uint8_t *target)
     return put_distance(PUT(at, 0xe9), target);
 }
 
+static const uint8_t *there(uint32_t offset)
+{
+    return (const uint8_t *)vt_library.base + (int32_t)offset;
+}
+
 /* The copy of what stands at an offset of the library, or that itself. */
 static const uint8_t *destination(uint32_t offset)
 {
     if (offset < copy.library_bytes && copy.piece_at[offset])
         return copy.area + copy.pieces[copy.piece_at[offset] - 1].copy;
-    return (const uint8_t *)vt_library.base + (int32_t)offset;
+    return there(offset);
 }
 
 static void decode_again(const uint8_t *code, ZydisDecodedInstruction *in)
@@ -430,6 +438,7 @@ static uint8_t *put_stub(uint8_t *at, const struct piece *piece)
 static uint8_t *put_piece(uint8_t *at, const struct piece *piece, const uint8_t *stub)
 {
     const uint8_t *code = (const uint8_t *)vt_library.base + piece->original;
+    const uint8_t *target;
     int32_t distance;
     uint8_t *end;
 
@@ -445,8 +454,9 @@ static uint8_t *put_piece(uint8_t *at, const struct piece *piece, const uint8_t 
         return put_distance(PUT(at, 0xe8), destination(piece->target));
     case RIP_RELATIVE:
         end = put(at, code, piece->bytes);
-        memcpy(&distance, code + piece->detail, sizeof(distance));
-        distance += (int32_t)(code - at);
+        /* A function whose address is taken is called at its copy, too. What is read is data. */
+        target = piece->names_only ? destination(piece->target) : there(piece->target);
+        distance = (int32_t)(target - end);
         memcpy(at + piece->detail, &distance, sizeof(distance));
         return end;
     default:
