@@ -243,6 +243,8 @@ class TracedPair:
     client: Remote
     folder: Path
     manner: dict[str, str]
+    may_miss: bool = False
+    """Calls come to code of the library that has no copy in use."""
 
     def trace(self, **options: Any) -> None:
         """Begin both traces. Options are the Tracer's; "server" and "client" hold those for one."""
@@ -265,7 +267,7 @@ class TracedPair:
     def read(self) -> tuple[Trace, Trace]:
         """The server's trace and the client's as they are now; the translation missed nothing."""
         server, client = read_trace(self.path("server")), read_trace(self.path("client"))
-        assert (server.missed, client.missed) == (0, 0)
+        assert self.may_miss or (server.missed, client.missed) == (0, 0)
         return server, client
 
     def end(self) -> tuple[Trace, Trace]:

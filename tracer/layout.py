@@ -321,8 +321,8 @@ class Flag(IntFlag):
     DIGEST_FOLLOWS = 128
     """A copy whose digest is in a DIGEST of its call; who died before that left none."""
     BY_SIGNAL = 256
-    """A signal caught it though the library is translated: it is the application's own, or the
-    library's in its init, where memory is filled; any other was missed by the translation."""
+    """A signal caught it, an access of the library's, though that is translated: in its init, where
+    memory is filled, or in code that has no copy."""
 
 
 class FileState(IntEnum):

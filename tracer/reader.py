@@ -94,10 +94,9 @@ class Trace:
     @property
     def missed(self) -> int:
         """Accesses of the library that its translation does not have: a signal caught each."""
-        flags, calls = self.records["flags"], self.records["call"]
-        own = flags & layout.Flag.BY_APPLICATION == 0
-        later = ~np.isin(calls, (layout.Call.SERVER_INIT, layout.Call.CLIENT_INIT))
-        return int(np.count_nonzero((flags & layout.Flag.BY_SIGNAL != 0) & own & later))
+        inits = np.isin(self.records["call"], (layout.Call.SERVER_INIT, layout.Call.CLIENT_INIT))
+        by_signal = self.records["flags"] & layout.Flag.BY_SIGNAL != 0
+        return int(np.count_nonzero(by_signal & ~inits))
 
     @property
     def begins_later(self) -> bool:

@@ -97,7 +97,7 @@ def test_a_dry_run_says_how_it_would_be_judged_and_writes_nothing(tmp_path: Path
     ran = validate("--dry-run", run)
     assert ran.exit_code == 0
     assert sorted(run.rglob("*")) == before
-    assert "  server: 96 records, complete" in printed(ran)
+    assert "  server: 97 records, complete" in printed(ran)
     steps = r"\d+ steps of the server, \d+ of the client, in 1 piece$"
     assert re.search(rf"^  both, by Libxenvchan: {steps}", ran.output, re.MULTILINE)
     assert re.search(r"^  left, by Vchan: \d+ steps of the client", ran.output, re.MULTILINE)

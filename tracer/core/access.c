@@ -379,6 +379,13 @@ bool vt_faults_are_due(void)
     return atomic_load_explicit(&has_faulted, memory_order_relaxed) || !vt_is_translated_whole();
 }
 
+static uint16_t flags_of(bool by_library)
+{
+    if (!by_library)
+        return VT_FLAG_BY_APPLICATION;
+    return vt_is_translated() ? VT_FLAG_BY_SIGNAL : 0;
+}
+
 enum vt_outcome vt_access_at(struct vt_channel *channel, const uint8_t *code, const void *address,
                              struct vt_registers *registers, unsigned *length)
 {
@@ -395,9 +402,7 @@ enum vt_outcome vt_access_at(struct vt_channel *channel, const uint8_t *code, co
     /* The fault names the first byte that could not be touched; it must be the operand's. */
     if (vt_effective_address(&instruction, registers) != (uintptr_t)address)
         return VT_REFUSED;
-    place = place_of(channel, 0, vt_site_of(code, &site) ? 0 : VT_FLAG_BY_APPLICATION);
-    if (vt_is_translated())
-        place.flags |= VT_FLAG_BY_SIGNAL;
+    place = place_of(channel, 0, flags_of(vt_site_of(code, &site)));
     place.site = site;
     if (instruction.form == VT_FORM_FILL && instruction.repeated)
         return access_repeated(&place, &instruction, registers, channel->page, offset);
