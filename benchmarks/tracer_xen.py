@@ -15,8 +15,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,14 +39,11 @@ sys.path.insert(0, str(HERE.parent / "tests" / "library"))
 
 from archive import guest_with
 from dom0 import ssh_config
+from own_guests import hear, host_with, roomy
 
-from vchan_testbed.guests.experiment import load_experiment
-from vchan_testbed.guests.frames import Kind, Message
 from vchan_testbed.guests.hosts import ssh
-from vchan_testbed.guests.hosts.client import HelperClient
 from vchan_testbed.guests.hosts.protocol import AgentLink
 from vchan_testbed.guests.hosts.qemu import QemuHost
-from vchan_testbed.guests.hosts.xen import Guest, XenHost
 from vchan_testbed.guests.images.builder import build, kept_root
 from vchan_testbed.progress import Quiet
 
@@ -76,19 +71,7 @@ class End:
         self._link = link
         self._role = role
         self._last = [str(peer), path]
-        self.hear("hello")
-
-    def hear(self, kind: str) -> Message:
-        """The next message, which has to be of that kind."""
-        while True:
-            frame = self._link.events.get(timeout=SECONDS_MAX)
-            if frame is None:
-                raise click.ClickException(f"The {self._role}'s domain is gone.")
-            if frame.kind is Kind.MESSAGE:
-                message = frame.message()
-                if message["type"] != kind:
-                    raise click.ClickException(f"The {self._role} said {message}.")
-                return message
+        hear(link, "hello")
 
     def start(self, cell: Cell, manner: str) -> None:
         """Run it."""
@@ -108,9 +91,13 @@ class End:
             }
         )
 
+    def is_up(self) -> None:
+        """Wait until a client can meet it."""
+        hear(self._link, "up")
+
     def took(self, *, is_traced: bool) -> str:
         """What it said in the end."""
-        told = self.hear("took")
+        told = hear(self._link, "took")
         if told["status"] or told["traces"] != is_traced:
             raise click.ClickException(f"The {self._role} failed: {told}.")
         return str(told["said"])
@@ -119,12 +106,7 @@ class End:
 @contextmanager
 def two_domains(folder: Path) -> Iterator[dict[str, End]]:
     """Both ends, in domains of their own with the program in them."""
-    default = load_experiment(None)
-    experiment = replace(
-        default,
-        server_domain=replace(default.server_domain, memory_mib=MEMORY_MIB),
-        client_domain=replace(default.client_domain, memory_mib=MEMORY_MIB),
-    )
+    experiment = roomy(MEMORY_MIB)
     with QemuHost(experiment, Quiet()) as machine:
         images, root = build(Quiet()), kept_root()
         assert root is not None
@@ -140,12 +122,7 @@ def two_domains(folder: Path) -> Iterator[dict[str, End]]:
         access = machine.ssh()
         config.write_text(ssh_config(access, folder))
         os.environ[ssh.CONFIG] = str(config)
-        address = ssh.parse_address(f"ssh://root@127.0.0.1:{access.port}")
-
-        def guest(client: HelperClient) -> Guest:
-            return Guest(kernel=client.facts["guest"]["kernel"], ramdisk=client.put(image))
-
-        with XenHost("ssh", partial(ssh.connect, address), guest, Quiet()) as host:
+        with host_with(image, f"ssh://root@127.0.0.1:{access.port}") as host:
             links = host.endpoints(experiment)
             server, client = links["server"], links["client"]
             path = f"/local/domain/{server.domid}/data/moving"
@@ -158,7 +135,7 @@ def two_domains(folder: Path) -> Iterator[dict[str, End]]:
 def play(ends: Mapping[str, End], cell: Cell, manner: str) -> float:
     """Nanoseconds of one message, round trip or question."""
     ends["server"].start(cell, manner)
-    ends["server"].hear("up")
+    ends["server"].is_up()
     ends["client"].start(cell, manner)
     said = ends["client"].took(is_traced=manner != "untraced")
     ends["server"].took(is_traced=manner != "untraced")

@@ -435,6 +435,7 @@ def in_dom0() -> Callable[..., str]:
             if not early or time.monotonic() > until:
                 assert ran.returncode == 0, ran.stderr
                 return ran.stdout
+            # Nothing tells of it but another try.
             time.sleep(1)
 
     return run

@@ -6,8 +6,6 @@ import hashlib
 import random
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,16 +14,14 @@ from click.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parent / "proxied"))
 
 from archive import guest_with
+from own_guests import hear, host_with, roomy
 
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
-from vchan_testbed.guests.experiment import ENDPOINTS, Experiment, load_experiment
-from vchan_testbed.guests.frames import Kind, Message
-from vchan_testbed.guests.hosts.client import HelperClient
+from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
+from vchan_testbed.guests.frames import Message
 from vchan_testbed.guests.hosts.protocol import AgentLink
 from vchan_testbed.guests.hosts.qemu import QemuHost, SshAccess
-from vchan_testbed.guests.hosts.ssh import connect, parse_address
-from vchan_testbed.guests.hosts.xen import Guest, XenHost
 from vchan_testbed.guests.images.builder import build, kept_root
 from vchan_testbed.progress import Quiet
 from vchan_testbed.tracer.reader import read_trace
@@ -63,19 +59,12 @@ class End:
 
     def hear(self, kind: str) -> Message:
         """The next message, which is of that kind; pieces of the trace are kept on the way."""
-        while True:
-            frame = self._link.events.get(timeout=SECONDS_MAX)
-            assert frame is not None, "the end is gone"
-            if frame.kind is Kind.DATA:
-                offset, data = frame.data()
-                with self._trace.open("r+b" if offset else "wb") as file:
-                    file.seek(offset)
-                    file.write(data)
-                continue
-            if frame.kind is Kind.MESSAGE:
-                message = frame.message()
-                assert message["type"] == kind, message
-                return message
+        return hear(self._link, kind, self._keep)
+
+    def _keep(self, offset: int, data: bytes) -> None:
+        with self._trace.open("r+b" if offset else "wb") as file:
+            file.seek(offset)
+            file.write(data)
 
     def start(self, role: str, peer: int, path: str, get_bytes: int, level: str) -> None:
         """Run it, recorded at that level."""
@@ -107,13 +96,8 @@ def sha256_of(role: str) -> str:
 
 @pytest.fixture
 def experiment() -> Experiment:
-    """Guests with room for more than their image: the kernel unpacks into half of it at most."""
-    default = load_experiment(None)
-    return replace(
-        default,
-        server_domain=replace(default.server_domain, memory_mib=MEMORY_MIB),
-        client_domain=replace(default.client_domain, memory_mib=MEMORY_MIB),
-    )
+    """Guests with room for more than their image."""
+    return roomy(MEMORY_MIB)
 
 
 @pytest.fixture
@@ -131,11 +115,7 @@ def test_bytes_go_both_ways_between_two_domains_and_all_of_it_is_a_behaviour(
     ssh_address: Callable[[SshAccess], str],
     in_dom0: Callable[..., str],
 ) -> None:
-    def guest(client: HelperClient) -> Guest:
-        return Guest(kernel=client.facts["guest"]["kernel"], ramdisk=client.put(initramfs))
-
-    address = parse_address(ssh_address(machine.ssh()))
-    with XenHost("ssh", partial(connect, address), guest, Quiet()) as host:
+    with host_with(initramfs, ssh_address(machine.ssh())) as host:
         traces = {}
         for level in LEVELS:
             (tmp_path / level).mkdir()
@@ -148,9 +128,17 @@ def test_bytes_go_both_ways_between_two_domains_and_all_of_it_is_a_behaviour(
         assert_behaviour(paths, level)
 
 
+WATCH = """
+fifo=$(mktemp -u) && mkfifo $fifo && {{ xenstore-watch {key} >$fifo & }}
+while read -r _; do xenstore-exists {key} && break; done <$fifo
+kill $! && rm $fifo
+"""
+"""The first event comes at once: a key that is there already is found."""
+
+
 def wait_for(in_dom0: Callable[..., str], machine: QemuHost, key: str) -> None:
     """Until a key is there: the client waits for it by a hypercall that only dom0 may make."""
-    in_dom0(machine.ssh(), f"until xenstore-exists {key}; do sleep 1; done")
+    in_dom0(machine.ssh(), WATCH.format(key=key))
 
 
 def conversation(

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "library"))
+
+from talking import RECORD
+
 from vchan_testbed.guests.loopback import LoopbackWorld
 from vchan_testbed.tracer.reader import read_trace
 
 HERE = Path(__file__).parent
 ROUNDS = 100
 CALLS_OF_A_ROUND = 500
-RECORD = (str(Path(sys.executable).with_name("vchan-testbed")), "record", "--out")
 SECONDS_MAX = 120
 CLEAN_SHARE_MIN = 0.5
 """Of rounds; if whoever records made the pages, each round would have to, of a block or more."""

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "library"))
+
+from talking import RECORD
+
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
 from vchan_testbed.guests.loopback import LoopbackWorld
@@ -20,7 +24,6 @@ from vchan_testbed.tracer.layout import Flag, Kind, Order, Variant
 from vchan_testbed.tracer.reader import Trace, read_trace
 
 HERE = Path(__file__).parent
-RECORD = (str(Path(sys.executable).with_name("vchan-testbed")), "record", "--out")
 SECONDS_MAX = 120
 REFUSED = 4
 
