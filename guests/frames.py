@@ -49,6 +49,10 @@ class FrameError(TestbedError):
     """The byte stream is not one of frames any more."""
 
 
+class FrameCut(FrameError):
+    """The byte stream ended inside a frame: whoever wrote it was killed as it wrote."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One frame: stream tag, kind, payload."""
@@ -147,16 +151,16 @@ class Writes(Protocol):
 
 
 def read_frame(file: Reads) -> Frame | None:
-    """The next frame; None at a clean end. Raises FrameError for an end inside a frame."""
+    """The next frame; None at a clean end. Raises FrameCut for an end inside a frame."""
     head = _read_exactly(file, HEADER.size)
     if not head:
         return None
     if len(head) < HEADER.size:
-        raise FrameError("the stream ended inside a frame's header")
+        raise FrameCut("the stream ended inside a frame's header")
     length, tag, kind, crc = _parse_header(head)
     payload = _read_exactly(file, length)
     if len(payload) < length:
-        raise FrameError(f"the stream ended after {len(payload)} of {length} bytes of a frame")
+        raise FrameCut(f"the stream ended after {len(payload)} of {length} bytes of a frame")
     return Frame(tag, kind, _checked(payload, crc))
 
 

@@ -22,6 +22,7 @@ from vchan_testbed.errors import InputError, TestbedError
 from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
 from vchan_testbed.guests.frames import (
     Frame,
+    FrameCut,
     FrameError,
     Message,
     encode,
@@ -105,6 +106,9 @@ class ProcessLink:
             try:
                 while (frame := read_frame(stream)) is not None:
                     self._events.put(frame)
+            except FrameCut:
+                # Killed as it wrote. Its end says so; what was whole is here.
+                pass
             except FrameError as error:
                 self._events.put(
                     message_frame(

@@ -13,6 +13,7 @@ from vchan_testbed.guests.frames import (
     PAYLOAD_BYTES_MAX,
     Decoder,
     Frame,
+    FrameCut,
     FrameError,
     FrameStream,
     Kind,
@@ -98,7 +99,7 @@ def test_a_broken_stream_is_said(what: str) -> None:
 
 @pytest.mark.parametrize("kept", range(1, len(GOOD)))
 def test_an_end_inside_of_a_frame_is_not_a_clean_end(kept: int) -> None:
-    with pytest.raises(FrameError, match="ended"):
+    with pytest.raises(FrameCut, match="ended"):
         read_frame(io.BytesIO(GOOD[:kept]))
 
 
