@@ -20,7 +20,7 @@ from typing import Any
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.collect import Side, mark_of
 from vchan_testbed.guests.consoles import console_tail
-from vchan_testbed.guests.experiment import Experiment
+from vchan_testbed.guests.experiment import ENDPOINTS, Experiment
 from vchan_testbed.guests.fault_rules import Setting, injection_of
 from vchan_testbed.guests.fault_states import fault_states, not_come
 from vchan_testbed.guests.frames import Frame, Message
@@ -31,9 +31,11 @@ from vchan_testbed.guests.quiescence import (
     Look,
     all_answered,
     endpoint_look,
+    is_blocked,
     quiescent,
     stands_still,
 )
+from vchan_testbed.guests.schedule import Conductor, begins_in_init, with_schedule
 from vchan_testbed.progress import Progress
 from vchan_testbed.rundir import RunDirectory
 
@@ -68,7 +70,13 @@ class Attempt:
         self._seconds: dict[str, float] = {}
         self._ground: dict[str, Any] | None = None
         self._quiescence: dict[str, Any] | None = None
-        self._injection = injection_of(experiment.faults, Setting.of(experiment))
+        self._injection = with_schedule(
+            injection_of(experiment.faults, Setting.of(experiment)), experiment.schedule
+        )
+        self._conductor = Conductor(experiment.schedule)
+        # Its first step may be one of a connected channel alone: then nobody goes before that.
+        self._conducts = any(begins_in_init(experiment.schedule, side) for side in ENDPOINTS)
+        self._is_let_go = False
         self._acts: list[dict[str, Any]] = []
         self._began = time.monotonic()
         self.messages: list[str] = []
@@ -79,10 +87,13 @@ class Attempt:
         with self._stage("endpoints", "Make the two endpoints"):
             links = self._host.endpoints(self._experiment)
         self._listen(links)
+        self._conduct()
         outcome = None
         try:
             with self._stage("connect", "Connect server and client"):
                 self._connect()
+            self._conducts = True
+            self._conduct()
             with self._stage("run", f"Run the workload {self._experiment.name}"):
                 outcome = self._watch()
             with self._stage("collect", "Collect the traces"):
@@ -123,12 +134,14 @@ class Attempt:
         for side, peer in ((server, client), (client, server)):
             side.start(self._start_message(side.endpoint, side, peer, path))
             self._until(
-                partial(_ready_or_over, side),
+                partial(self._ready_over_or_astray, side),
                 2 * seconds_max,
                 f"the {side.endpoint} does not get ready",
             )
             if side.gone:
                 raise GuestLost
+            if self._conductor.unfollowed:
+                return
             if not side.ready and self._was_killed_on_purpose(side):
                 # The server has a channel, and goes on with it as if nobody had come.
                 return
@@ -137,6 +150,9 @@ class Attempt:
                     f"The {side.endpoint} ended before it was ready (signal {side.signal}).",
                     "See the consoles in the run directory.",
                 )
+
+    def _ready_over_or_astray(self, side: Side) -> bool:
+        return side.ready or side.over or self._conductor.unfollowed is not None
 
     def _was_killed_on_purpose(self, side: Side) -> bool:
         """Whether it is the client, which its fault killed while it connected."""
@@ -160,9 +176,13 @@ class Attempt:
         timeouts = self._experiment.timeouts
         deadline = time.monotonic() + timeouts.run_seconds_max
         while not self._over():
+            if self._conductor.unfollowed:
+                self._kill()
+                return "off schedule"
             moved_at = max(side.moved_at for side in self._sides.values())
             still_at = moved_at + timeouts.settle_seconds
             if time.monotonic() >= deadline:
+                self._conductor.gave_up(f"it had not come after {timeouts.run_seconds_max:g} s")
                 self._kill()
                 return "stopped while moving"
             if time.monotonic() >= still_at:
@@ -183,6 +203,7 @@ class Attempt:
         moved = self._wait(lambda: self._moved_since(began) or self._over(), settle)
         second = self._look()
         still = not moved and stands_still(first, second)
+        self._look_at_schedule(first, second, moved=moved)
         # Two looks that agree by chance, while something was still on its way, are no evidence;
         # nor is one that an end has not answered.
         self._quiescence = (
@@ -198,6 +219,13 @@ class Attempt:
             for side in self._sides.values():
                 side.moved_at = time.monotonic()
         return still
+
+    def _look_at_schedule(self, first: Look, second: Look, *, moved: bool) -> None:
+        """Whoever is to go next, and sleeps where nothing wakes it, will not."""
+        side = self._conductor.is_due
+        if side and not moved and is_blocked(first, second, side):
+            call = second["endpoints"][side]["in_call"]
+            self._conductor.ended(side, f"it sleeps in {call}, and no event is there to wake it")
 
     def _look(self) -> Look:
         for side in self._sides.values():
@@ -296,6 +324,11 @@ class Attempt:
         """What the faults of an end have to do with the other one, and with the domains."""
         told, side.told = side.told, []
         for message in told:
+            if message["type"] == "turns":
+                self._conductor.took(message["over"])
+                if message["astray"]:
+                    self._conductor.came_to(side.endpoint, message["astray"])
+                continue
             place = (side.endpoint, message["number"])
             if message["type"] == "told":
                 self._release(*self._injection.relays[place])
@@ -306,6 +339,22 @@ class Attempt:
         if side.over and not side.farewell:
             side.farewell = True
             self._tell_peer(side, {"type": "peer_over"})
+        if side.over:
+            self._conductor.ended(side.endpoint, "it has ended")
+        self._conduct()
+
+    def _conduct(self) -> None:
+        """Let go on whose turn it is; all of them behind the last step of the schedule."""
+        if not self._conducts or not self._experiment.schedule:
+            return
+        if (stretch := self._conductor.granted()) is not None:
+            endpoint, last = stretch
+            self._sides[endpoint].link.send({"type": "grant", "number": last})
+        if self._conductor.is_over and not self._is_let_go:
+            self._is_let_go = True
+            for side in self._sides.values():
+                if not side.over:
+                    side.link.send({"type": "schedule_over"})
 
     def _tell_peer(self, side: Side, message: Message) -> None:
         for other in self._sides.values():
@@ -380,6 +429,7 @@ class Attempt:
             domain_type=_domain_type(self._sides["server"], self._sides["client"]),
             quiescence=self._quiescence,
             faults=faults,
+            schedule=self._conductor.facts(),
             acts=self._acts,
             outcome=outcome,
             messages=[*self._run.facts().get("messages", []), *self.messages],
@@ -400,10 +450,6 @@ def _domain_type(*sides: Side) -> str:
     """As "pv", "dom0+pvh"; "none" where there is no Xen."""
     types = {"dom0" if side.link.domid == 0 else side.guest_type or "none" for side in sides}
     return "+".join(sorted(types))
-
-
-def _ready_or_over(side: Side) -> bool:
-    return side.ready or side.over
 
 
 def _look_of(side: Side) -> Look:

@@ -40,7 +40,8 @@ class Side:
     status: int | None = None
     trace_ended: bool = False
     told: list[Message] = field(default_factory=list)
-    """Faults that hold it and steps that were to be told of, which nobody has taken up yet."""
+    """Faults that hold it, steps that were to be told of, and how it follows a schedule, which
+    nobody has taken up yet."""
     farewell: bool = False
     """Its peer knows that it is over."""
     stopped: bool = False
@@ -140,7 +141,7 @@ class Side:
             # answer is then no older than the second, and both together show nothing.
             if message["number"] == self.looks_asked:
                 self.look = message
-        elif kind in ("held", "told"):
+        elif kind in ("held", "told", "turns"):
             self.told.append(message)
             self.moved_at = time.monotonic()
         elif kind == "stopped":

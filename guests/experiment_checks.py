@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vchan_testbed.guests.experiment_file import Source, Where
+from vchan_testbed.guests.experiment_file import Source, Where, scheduled
 from vchan_testbed.guests.experiment_model import (
     ENDPOINTS,
     RECEIVING,
@@ -20,8 +20,9 @@ from vchan_testbed.guests.experiment_model import (
 from vchan_testbed.guests.fault_rules import Setting, refusal, too_many
 from vchan_testbed.guests.fault_steps import ON_DOMAINS
 from vchan_testbed.guests.rings import standing_still
+from vchan_testbed.guests.schedule import step_refusal
 from vchan_testbed.guests.workload import JOIN, STREAM_BYTES_MAX
-from vchan_testbed.tracer.faults import FAULTS_MAX
+from vchan_testbed.tracer.faults import FAULTS_MAX, TURNS_MAX
 
 HOLDING = ("delay", *ON_DOMAINS)
 """Faults that hold the endpoint which they are at."""
@@ -40,6 +41,7 @@ def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
         _check_total(source, experiment, endpoint)
         _check_awaited(source, experiment, endpoint)
     _check_faults(source, experiment)
+    _check_schedule(source, experiment)
     _check_expectation(source, experiment)
     expect = experiment.expect
     wrong: list[tuple[Where, str, str]] = []
@@ -77,6 +79,10 @@ def _check_operation(
     sizes = operation.sizes
     if sizes and sizes[0] == "from" and int(sizes[1]) > int(sizes[3]):
         raise source.error(where, f"sizes from {sizes[1]} to {sizes[3]}", "Expected from <= to.")
+    if operation.once and operation.sizes != (operation.bytes,):
+        raise source.error(
+            where, f"{operation.bytes} bytes at once, in calls of other sizes", "Give one size."
+        )
     if operation.do == JOIN and experiment.channel.threads == "one":
         raise source.error(
             where,
@@ -139,6 +145,23 @@ def _check_faults(source: Source, experiment: Experiment) -> None:
             f"more than {FAULTS_MAX} faults of one endpoint",
             f"Inject {FAULTS_MAX} at each endpoint at most.",
         )
+
+
+def _check_schedule(source: Source, experiment: Experiment) -> None:
+    if experiment.schedule and experiment.channel.threads == "duplex":
+        raise source.error(
+            ("schedule",),
+            "a schedule of endpoints with a thread for each direction",
+            "Its steps do not say whose they are: take `threads: one`.",
+        )
+    if len(experiment.schedule) > TURNS_MAX:
+        raise source.error(
+            ("schedule",), f"{len(experiment.schedule)} steps", f"Expected {TURNS_MAX} at most."
+        )
+    setting = Setting.of(experiment)
+    for where, step in scheduled(source.data):
+        if (wrong := step_refusal(step, setting)) is not None:
+            raise source.error(where, wrong.found, wrong.expected)
 
 
 def _check_awaited(source: Source, experiment: Experiment, endpoint: str) -> None:

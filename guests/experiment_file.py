@@ -187,8 +187,22 @@ def build(data: dict[str, Any]) -> Experiment:
         timeouts=Timeouts(**data.get("timeouts", {})),
         tracing=Tracing(**data.get("tracing", {})),
         faults=tuple(_read_fault(f) for f in data.get("faults", ())),
+        schedule=tuple(step for _, step in scheduled(data)),
         expect=Expect(**expect),
     )
+
+
+def scheduled(data: dict[str, Any]) -> list[tuple[Where, tuple[str, str]]]:
+    """The steps of the schedule, side and action, each with its place in the file."""
+    steps: list[tuple[Where, tuple[str, str]]] = []
+    for number, entry in enumerate(data.get("schedule", ())):
+        ((side, actions),) = entry.items()
+        if isinstance(actions, str):
+            steps.append((("schedule", number, side), (side, actions)))
+            continue
+        places = (("schedule", number, side, place) for place in range(len(actions)))
+        steps += [(where, (side, one)) for where, one in zip(places, actions, strict=True)]
+    return steps
 
 
 def _read_operation(entry: str | dict[str, dict[str, Any]]) -> Operation:
@@ -202,6 +216,7 @@ def _read_operation(entry: str | dict[str, dict[str, Any]]) -> Operation:
         bytes=arguments.get("bytes", 0),
         sizes=_read_sizes(arguments.get("sizes", ())),
         pause_seconds=float(arguments.get("pause_seconds", 0.0)),
+        once=arguments.get("once", False),
     )
 
 

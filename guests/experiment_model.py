@@ -40,13 +40,14 @@ class Operation:
 
     `do` is write, read, send, recv, read_to_end, pause, await_hold, join, data_ready, buffer_space,
     is_open or close; `sizes` is a tuple taken in turn, or ("from", A, "to", B), drawn from the
-    seed.
+    seed. `once`: the call is made once, whatever it moves.
     """
 
     do: str
     bytes: int = 0
     sizes: tuple[int | str, ...] = ()
     pause_seconds: float = 0.0
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ class Experiment:
     timeouts: Timeouts = Timeouts()
     tracing: Tracing = Tracing()
     faults: tuple[Fault, ...] = ()
+    schedule: tuple[tuple[str, str], ...] = ()
+    """Side and action of each step, in the order in which they are to be taken."""
     expect: Expect = field(default_factory=Expect)
 
     def operations(self, endpoint: str) -> tuple[Operation, ...]:
@@ -145,6 +148,7 @@ class Experiment:
             timeouts=Timeouts(**data["timeouts"]),
             tracing=Tracing(**data["tracing"]),
             faults=tuple(_fault(f) for f in data["faults"]),
+            schedule=tuple((side, action) for side, action in data.get("schedule", ())),
             expect=Expect(**{**data["expect"], "known": tuple(data["expect"]["known"])}),
         )
 

@@ -111,7 +111,7 @@ def refusal(fault: Fault, setting: Setting, steps: Steps | None = None) -> Refus
     """Why the fault makes no sense in this setting; None if it does."""
     steps = steps or load_steps()
     looks: tuple[Callable[[Fault, Setting, Steps], Refusal | None], ...] = (
-        lambda fault, *rest: _not_taken("at", fault.side, fault.at, *rest),
+        lambda fault, *rest: not_taken("at", fault.side, fault.at, *rest),
         _does_not_apply,
         _wrong_options,
         _wrong_value,
@@ -215,9 +215,7 @@ def domain_of(fault: Fault) -> str:
 # ---- what makes no sense ----
 
 
-def _not_taken(
-    entry: str, side: str, action: str, setting: Setting, steps: Steps
-) -> Refusal | None:
+def not_taken(entry: str, side: str, action: str, setting: Setting, steps: Steps) -> Refusal | None:
     """That the side cannot come to the action."""
     own = steps.actions(side)
     possible = steps.taken_in(side, setting.calls[side], blocking=setting.blocking)
@@ -268,7 +266,7 @@ def _wrong_value(fault: Fault, _: Setting, steps: Steps) -> Refusal | None:
 
 def _wrong_wait(fault: Fault, setting: Setting, steps: Steps) -> Refusal | None:
     if fault.behind:
-        wrong = _not_taken("behind", fault.side, fault.behind[0], setting, steps)
+        wrong = not_taken("behind", fault.side, fault.behind[0], setting, steps)
         if wrong:
             return wrong
     if fault.do != "delay":
@@ -286,7 +284,7 @@ def _wrong_wait(fault: Fault, setting: Setting, steps: Steps) -> Refusal | None:
     if number < 1:
         return Refusal("until", f"{name} is counted from 1", "Expected 1 or more.")
     peer = "client" if fault.side == "server" else "server"
-    wrong = _not_taken("until", peer, name, setting, steps)
+    wrong = not_taken("until", peer, name, setting, steps)
     if wrong is None:
         return None
     return Refusal("until", wrong.found, f"{wrong.expected} Or a field: {', '.join(CELLS)}.")

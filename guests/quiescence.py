@@ -49,6 +49,16 @@ def stands_still(first: Look, second: Look) -> bool:
     return bool(alive) and all(_is_still(*pair) for pair in alive)
 
 
+def is_blocked(first: Look, second: Look, endpoint: str) -> bool:
+    """Whether one endpoint sleeps in a call of the library in both looks, and did nothing between.
+
+    No event waits to be read, so it does not wake by itself.
+    """
+    before, after = first["endpoints"][endpoint], second["endpoints"][endpoint]
+    still = before["answered"] and after["alive"] and _is_still(before, after)
+    return bool(still and not after["event_fd_readable"])
+
+
 def all_answered(look: Look) -> bool:
     """Whether each endpoint whose domain is there has answered."""
     return all(seen["answered"] for seen in look["endpoints"].values())

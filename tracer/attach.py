@@ -111,6 +111,8 @@ class Tracer:
         header = self._header(_text(name), clock, is_translated)
         rules = ffi.new("struct vt_rule[]", self._plan.rules)
         lib.vt_know_steps(ffi.new("struct vt_step_row[]", self._plan.rows), len(self._plan.rows))
+        turns = ffi.new("struct vt_turn[]", self._plan.turns)
+        lib.vt_keep_schedule(turns, len(self._plan.turns), self._plan.scheduled)
         files = (recording.fd, header, self._blocks_max, recording.doorbell_fd, recording.held_fd)
         if lib.vt_start(*files, rules, len(self._plan.rules)):
             recording.close()
@@ -141,8 +143,9 @@ class Tracer:
 
     @property
     def held_fd(self) -> int:
-        """An eventfd to be waited for: it is rung when a fault begins to hold a step, and when a
-        step has been taken of which there is only to be told.
+        """An eventfd to be waited for: it is rung when a fault begins to hold a step, when a
+        step has been taken of which there is only to be told, and when what a look shows as
+        `schedule` changes.
 
         It is closed when the trace ends.
         """
@@ -160,6 +163,16 @@ class Tracer:
         """The peer does nothing any more: no fault waits for it from now on."""
         self._running()
         lib.vt_peer_is_over()
+
+    def grant(self, number: int) -> None:
+        """Let this end take its steps of the schedule up to this number, each in its order."""
+        self._running()
+        lib.vt_grant(number)
+
+    def schedule_is_over(self) -> None:
+        """Hold nothing for the schedule any more."""
+        self._running()
+        lib.vt_schedule_is_over()
 
     def payload(self, position: int, count: int, ok: bool) -> None:
         """Write down what a payload that was read says of itself.
@@ -179,7 +192,9 @@ class Tracer:
         written; `calls` has the API call of each thread that is in one, and whether a fault holds
         the thread (it sleeps, but not as the library would); `faults` has for each fault what
         became of it, one of FAULT_STATES; `told` for each step that there is to be told of whether
-        it has been taken.
+        it has been taken; `schedule` has the number of the newest step of the schedule that is over
+        here (`over`, 0: none), and the number of the action that this end came to instead of its
+        next one (`astray`, 0: none).
         """
         self._running()
         states = _faults()
@@ -193,6 +208,7 @@ class Tracer:
             "calls": _calls(),
             "faults": states[: self._plan.faults],
             "told": [state == FAULT_STATES[2] for state in states[self._plan.faults :]],
+            "schedule": _schedule(),
         }
 
     def _running(self) -> _Recording:
@@ -383,6 +399,12 @@ def _calls() -> list[dict[str, Any]]:
 def _faults() -> list[str]:
     looks = ffi.new("struct vt_fault_look[]", RULES_MAX)
     return [FAULT_STATES[looks[i].state] for i in range(lib.vt_look_faults(looks, RULES_MAX))]
+
+
+def _schedule() -> dict[str, int]:
+    look: Any = ffi.new("struct vt_schedule_look *")
+    lib.vt_look_schedule(look)
+    return {"over": int(look.over), "astray": int(look.astray)}
 
 
 def _blocks(bytes_max: int) -> int:

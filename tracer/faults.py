@@ -1,4 +1,5 @@
-"""What a tracer is to inject, as plain numbers: the core's rules, and the table of steps for them.
+"""What a tracer is to inject, as plain numbers: the core's rules, the table of steps for them, and
+which steps are to be taken when it is their turn.
 
 Made from the spec's tables where the experiment is read (`guests/fault_rules.py`), and carried to
 the agent as JSON: a guest has neither the tables nor what reads them.
@@ -7,7 +8,7 @@ the agent as JSON: a guest has neither the tables nor what reads them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vchan_testbed.errors import InputError
@@ -17,6 +18,8 @@ FAULTS_MAX = 16
 RULES_MAX = 64
 ACTIONS_MAX = 64
 ROWS_MAX = 1024
+TURNS_MAX = 4096
+"""Steps of one endpoint in a schedule."""
 NO_CELL = 255
 WAITS_FOR_TIME, WAITS_FOR_RELEASE, WAITS_FOR_CELL = range(3)
 
@@ -24,6 +27,9 @@ StepRow = tuple[int, int, int, int, int, int, list[int], list[int], list[int]]
 """`struct vt_step_row` (core/tracer.h)."""
 Rule = tuple[int, int, int, int, int, int, int, int, int, int]
 """`struct vt_rule` (core/tracer.h)."""
+Turn = tuple[int, int]
+"""`struct vt_turn` (core/tracer.h)."""
+NO_SCHEDULE, FROM_FIRST_CALL, FROM_INIT = -1, 0, 1
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,14 @@ class FaultPlan:
     """First the faults in their order, then what the tracer has only to tell of."""
     faults: int = 0
     """How many of the rules are faults."""
+    turns: tuple[Turn, ...] = ()
+    """This endpoint's steps in the schedule: number among those of both ends, and action."""
+    scheduled: int = NO_SCHEDULE
+    """From where on a step waits for its turn."""
 
     def to_plain(self) -> dict[str, Any]:
         """For JSON."""
-        return {"rows": self.rows, "rules": self.rules, "faults": self.faults}
+        return asdict(self)
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> FaultPlan:
@@ -48,11 +58,15 @@ class FaultPlan:
                 tuple(_row(row) for row in data["rows"]),
                 tuple(_rule(rule) for rule in data["rules"]),
                 int(data["faults"]),
+                tuple((int(number), int(action)) for number, action in data["turns"]),
+                int(data["scheduled"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _refusal(f"it is none ({error!r})") from error
         if len(plan.rows) > ROWS_MAX or len(plan.rules) > RULES_MAX:
             raise _refusal(f"it has {len(plan.rows)} rows and {len(plan.rules)} rules")
+        if len(plan.turns) > TURNS_MAX:
+            raise _refusal(f"it has {len(plan.turns)} turns")
         if not 0 <= plan.faults <= min(len(plan.rules), FAULTS_MAX):
             raise _refusal(f"{plan.faults} of its {len(plan.rules)} rules are faults")
         return plan

@@ -109,6 +109,8 @@ def xen_words(verdict: Verdict) -> str:
 def details(verdict: Verdict) -> list[str]:
     """Where, why, and what would have been right; nothing when there is nothing to say."""
     lines = []
+    if verdict.schedule:
+        lines.append(schedule_words(verdict))
     if verdict.reason and verdict.conformance != "KNOWN":
         lines.append(f"Why: {_sentence(verdict.reason)}")
     if verdict.first_unexplained is not None:
@@ -142,6 +144,19 @@ def details(verdict: Verdict) -> list[str]:
     ):
         lines.append(f"Progress: {_sentence(verdict.progress_reason)}")
     return lines
+
+
+def schedule_words(verdict: Verdict) -> str:
+    """What came of the schedule of a run that had one."""
+    assert verdict.schedule is not None
+    steps = verdict.schedule["steps"]
+    at = verdict.unfollowed
+    if at is None:
+        return f"Schedule: all {steps} steps were taken, in their order."
+    return (
+        f"Schedule: step {at['step']} of {steps} was to be {at['expected']} of the {at['side']}: "
+        f"{at['instead']}. The run was ended there."
+    )
 
 
 def _due(verdict: Verdict) -> Iterator[str]:
@@ -187,6 +202,10 @@ def last_words(verdict: Verdict) -> list[str]:
 
 def next_step(verdict: Verdict) -> str:
     """What to do about a verdict that was not expected."""
+    if verdict.unfollowed:
+        return (
+            "compare that step with the calls of the experiment; docs/experiments.md has schedules"
+        )
     if verdict.advice:
         return verdict.advice
     if verdict.conformance == "REJECTED":
@@ -225,6 +244,8 @@ def _words(verdict: Verdict) -> str:
         expected += f", known {', '.join(want.known)}"
     if want.fault_of:
         expected += f", the fault of the {want.fault_of}"
+    if verdict.unfollowed:
+        expected += ", by a schedule that could not be followed"
     return f"{verdict.conformance} and {verdict.progress}; expected was {expected}"
 
 

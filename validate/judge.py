@@ -112,6 +112,7 @@ def framed(found: Verdict, case: Case) -> Verdict:
         domain_type=str(facts.get("domain_type") or "none"),
         records=sum(len(records) for records in every),
         faults_injected=dropped,
+        schedule=facts.get("schedule"),
         notes=tuple(dict.fromkeys((*found.notes, *cycles, *_reach(found, case), *case.notes))),
     )
 

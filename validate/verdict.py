@@ -101,6 +101,8 @@ class DirectionVerdict:
     """Other sets of as few deviations that would do."""
     spec: str = ""
     """The module through which it was followed."""
+    schedule: Mapping[str, Any] | None = None
+    """What came of the experiment's schedule, as run.json has it; None: there was none."""
     spurious: int = 0
     """Wake-ups that no recorded event explains, which the event channel allows."""
     known: tuple[KnownUse, ...] = ()
@@ -170,6 +172,8 @@ class Verdict:
     seconds: float = 0.0
     faults_injected: int = 0
     """Records whose effect the test bed changed, as the experiment asked."""
+    schedule: Mapping[str, Any] | None = None
+    """What came of the experiment's schedule, as run.json has it; None: there was none."""
     spurious: int = 0
     """Wake-ups that no recorded event explains, which the event channel allows."""
     coverage: Mapping[str, int] = field(default_factory=dict)
@@ -191,10 +195,16 @@ class Verdict:
         return not self.host.get("xen_version")
 
     @property
+    def unfollowed(self) -> Mapping[str, Any] | None:
+        """The step of the schedule that was not taken, and what was done instead."""
+        found: Mapping[str, Any] | None = (self.schedule or {}).get("unfollowed")
+        return found
+
+    @property
     def expected(self) -> bool:
-        """Whether this is the verdict that the experiment expects."""
+        """Whether the experiment expects this verdict, and its schedule was followed."""
         want = self.expectation
-        return (
+        return not self.unfollowed and (
             (self.conformance, self.progress) == (want.conformance, want.progress)
             and (not want.known or set(want.known) == {use.id for use in self.known})
             and (want.fault_of is None or want.fault_of == self.fault_of)
@@ -205,6 +215,9 @@ class Verdict:
         """0 expected, 1 not, 3 when the question stayed open."""
         if self.expected:
             return ExitStatus.EXPECTED
+        if self.unfollowed:
+            is_certain = self.unfollowed["is_certain"]
+            return ExitStatus.UNEXPECTED if is_certain else ExitStatus.UNDECIDED
         if self.conformance in ("REJECTED", "KNOWN") or self.progress in ("STALLED", "VIOLATION"):
             return ExitStatus.UNEXPECTED
         if self.conformance == "UNDECIDED" or self.progress == "INCONCLUSIVE":

@@ -167,7 +167,7 @@ class Endpoint:
             try:
                 yield from self._one(number, operation)
             except PeerGone as error:
-                if operation["do"] != "read_to_end":
+                if not operation["once"] and operation["do"] != "read_to_end":
                     self.result.ended_early.append(f"operation {number + 1}: {error.message}")
                     return
 
@@ -179,7 +179,7 @@ class Endpoint:
             yield from self._take(number, operation)
         elif do == "read_to_end":
             for want in workload.endless(_choice(operation), self._seed(number)):
-                yield from self._receive("read", want)
+                yield from self._receive({**operation, "do": "read"}, want)
         elif do == "pause":
             self._pause(operation)
         elif do == "await_hold":
@@ -197,9 +197,9 @@ class Endpoint:
             while left:
                 data = workload.payload(direction, self.result.written_bytes, left)
                 call = getattr(self._channel, operation["do"])
-                put = yield from self._again(operation["do"], partial(call, data))
+                put = yield from self._again(operation, partial(call, data))
                 self.result.written_bytes += put
-                left -= put
+                left -= left if operation["once"] else put
                 yield True
             self._pause(operation)
 
@@ -207,12 +207,13 @@ class Endpoint:
         left = operation["bytes"]
         wants = workload.endless(_choice(operation), self._seed(number))
         while left:
-            left -= yield from self._receive(operation["do"], min(next(wants), left))
+            took = yield from self._receive(operation, min(next(wants), left))
+            left -= left if operation["once"] else took
             self._pause(operation)
 
-    def _receive(self, do: str, size: int) -> Turns[int]:
-        call = getattr(self._channel, do)
-        data: bytes = yield from self._again(do, partial(call, size))
+    def _receive(self, operation: Operation, size: int) -> Turns[int]:
+        call = getattr(self._channel, operation["do"])
+        data: bytes = yield from self._again(operation, partial(call, size))
         position = self.result.read_bytes
         self.result.read_bytes += len(data)
         direction = READS[self._plan.role]
@@ -228,12 +229,12 @@ class Endpoint:
         yield True
         return len(data)
 
-    def _again(self, do: str, call: Callable[[], Moved]) -> Turns[Moved]:
+    def _again(self, operation: Operation, call: Callable[[], Moved]) -> Turns[Moved]:
         """Repeat a call until it moves something; blocking ones always do."""
         while True:
-            with self._activity.doing(do):
+            with self._activity.doing(operation["do"]):
                 moved = call()
-            if moved or self._plan.blocking:
+            if moved or self._plan.blocking or operation["once"]:
                 return moved
             yield False
 

@@ -2,7 +2,7 @@
 
 It speaks with its supervisor over a socket: one JSON object a line each way. The first line is the
 start message; later ones ask for a look, or tell of the peer: that it is held, that it has done
-what a fault waits for, that it is over. When the socket ends, so
+what a fault waits for, that it is over; or that it is this end's turn. When the socket ends, so
 does the worker.
 """
 
@@ -31,6 +31,7 @@ Message = dict[str, Any]
 
 CONNECT_RETRY_SECONDS = 0.05
 AWAIT_SECONDS = 0.5
+NOTHING_FOLLOWED = {"over": 0, "astray": 0}
 KIND_OF_RULE = 1
 """Where a rule of the tracer's core has its kind."""
 
@@ -166,13 +167,16 @@ def beside(do: Callable[..., None], *arguments: object) -> None:
 
 
 class News:
-    """One message for each fault that begins to hold this end, and for each step to be told of."""
+    """One message for each fault that begins to hold this end, for each step to be told of, and for
+    each stretch of the schedule.
+    """
 
     def __init__(self, supervisor: Supervisor, tracer: Tracer, rules: list[list[int]]) -> None:
         self._supervisor = supervisor
         self._tracer = tracer
         self._holding = {n for n, rule in enumerate(rules) if rule[KIND_OF_RULE] in HOLDING_FAULTS}
         self._said = set[tuple[str, int]]()
+        self._followed = NOTHING_FOLLOWED
         self._lock = threading.Lock()
 
     def follow(self) -> None:
@@ -191,6 +195,9 @@ class News:
             for what, number in sorted(now - self._said):
                 self._supervisor.send({"type": what, "number": number})
             self._said |= now
+            if look["schedule"] not in (self._followed, NOTHING_FOLLOWED):
+                self._followed = look["schedule"]
+                self._supervisor.send({"type": "turns", **self._followed})
 
 
 def looked_at(tracer: Tracer) -> Message:
@@ -198,7 +205,7 @@ def looked_at(tracer: Tracer) -> Message:
     try:
         return tracer.look()
     except TestbedError:
-        return {"faults": [], "told": []}
+        return {"faults": [], "told": [], "schedule": NOTHING_FOLLOWED}
 
 
 def answer(
@@ -218,11 +225,15 @@ def answer(
 
 
 def let_go(tracer: Tracer, message: Message) -> None:
-    """Tell the tracer what its faults wait for."""
+    """Tell the tracer what its faults and its steps wait for."""
     if message["type"] == "release":
         tracer.release(message["number"], is_there=message["is_there"])
     elif message["type"] == "peer_over":
         tracer.peer_is_over()
+    elif message["type"] == "grant":
+        tracer.grant(message["number"])
+    elif message["type"] == "schedule_over":
+        tracer.schedule_is_over()
 
 
 def await_hold(tracer: Tracer, peer_holds: threading.Semaphore, role: str) -> None:

@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "quiet.h"
+#include "schedule.h"
 
 #define POLL_NANOSECONDS 100000
 #define INDICES_END 16
@@ -44,7 +45,8 @@ void vt_inject_set(const struct vt_rule *rules, unsigned count, int bell_fd)
         atomic_store(&faults[i].state, NOT_YET);
         atomic_store(&faults[i].released, UNKNOWN);
     }
-    vt_has_rules = fault_count > 0;
+    vt_schedule_set(bell_fd);
+    vt_has_rules = fault_count > 0 || vt_has_schedule;
 }
 
 uint32_t vt_look_faults(struct vt_fault_look *looks, uint32_t max)
@@ -229,6 +231,8 @@ struct vt_effect vt_inject_before(const struct vt_moment *moment)
         .step = vt_step_at(&thread->follow, moment->call, moment->kind, cell),
     };
 
+    if (vt_has_schedule)
+        vt_schedule_before(moment, &effect.step);
     if (!effect.step.action)
         return effect;
     if (effect.step.more) {
@@ -278,6 +282,8 @@ void vt_inject_after(const struct vt_moment *moment, const struct vt_effect *eff
     uint8_t cell = moment->offset == VT_NO_OFFSET ? VT_STEP_NO_CELL : (uint8_t)moment->offset;
     uint8_t action = effect->step.action;
 
+    if (vt_has_schedule)
+        vt_schedule_after(moment, &effect->step, is_done);
     if (!is_done) {
         if (action)
             uncount(action);

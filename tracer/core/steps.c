@@ -13,8 +13,7 @@ void vt_steps_set(const struct vt_step_row *rows, unsigned count)
         table[i] = rows[i];
 }
 
-/* Behind these the thread has acted on what it has looked at. */
-static bool goes_on(uint8_t kind)
+bool vt_step_goes_on(uint8_t kind)
 {
     return (kind >= VT_STORE && kind <= VT_CMPXCHG_FAIL) || kind == VT_PENDING_ENTER ||
            kind == VT_CALL_ENTER || kind == VT_CALL_EXIT;
@@ -51,7 +50,7 @@ static void owe(struct vt_follow *follow, const struct vt_step_row *row)
 
 void vt_step_taken(struct vt_follow *follow, struct vt_step step, uint8_t kind, uint8_t offset)
 {
-    if (goes_on(kind))
+    if (vt_step_goes_on(kind))
         follow->looks = follow->owed = 0;
     if (!step.action || step.more)
         return;

@@ -39,6 +39,9 @@ void vt_steps_set(const struct vt_step_row *rows, unsigned count);
 struct vt_step vt_step_at(const struct vt_follow *follow, uint8_t call, uint8_t kind,
                           uint8_t offset);
 
+/* Behind a record of the kind the thread has acted on what it has looked at. */
+bool vt_step_goes_on(uint8_t kind);
+
 /* It has been taken. */
 void vt_step_taken(struct vt_follow *follow, struct vt_step step, uint8_t kind, uint8_t offset);
 

@@ -47,6 +47,21 @@ struct vt_fault_look {
     uint32_t state;
 };
 
+/* A step of this end in a schedule: its number among the steps of both ends, from 1 on. */
+struct vt_turn {
+    uint32_t number;
+    uint8_t action;
+};
+
+/*
+ * How this end follows its schedule: the number of its newest step that is over (0: none), and the
+ * action that it came to instead of its next one (0: none).
+ */
+struct vt_schedule_look {
+    uint32_t over;
+    uint32_t astray;
+};
+
 struct vt_channel_look {
     uint32_t number;
     int is_server;
@@ -92,9 +107,20 @@ void vt_release(uint32_t number, int is_there);
 void vt_peer_is_over(void);
 
 /*
+ * Before vt_start(): this end's steps in a schedule, at most 4096; with `gates_init` those of its init
+ * are among them, and with -1 there is no schedule.
+ */
+void vt_keep_schedule(const struct vt_turn *turns, uint32_t count, int gates_init);
+
+/* Steps of this end up to the number may be taken; nothing is held any more. */
+void vt_grant(uint32_t number);
+void vt_schedule_is_over(void);
+void vt_look_schedule(struct vt_schedule_look *look);
+
+/*
  * Trace from now on, into the open file `fd` that begins with `header` (4096 bytes) and has room
  * for `blocks_max` blocks. `doorbell_fd` is rung when a block is full, `held_fd` when a fault begins
- * to hold an access; both are eventfds. 0, or a negative errno; then vt_problem() says more.
+ * to hold an access and when vt_look_schedule() shows something new; both are eventfds. 0, or a negative errno; then vt_problem() says more.
  */
 int vt_start(int fd, const uint8_t *header, uint32_t blocks_max, int doorbell_fd, int held_fd,
              const struct vt_rule *rules, uint32_t rule_count);
