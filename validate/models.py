@@ -11,15 +11,15 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import vchan_testbed
 from vchan_testbed.errors import InputError, TestbedError
+from vchan_testbed.validate.tlc.behaviour import read_states, steps_of
 from vchan_testbed.validate.tlc.runner import Limits, TlcJob, TlcOutput, run_tlc
-from vchan_testbed.validate.tlc.values import parse_value
 
 SPECS = Path(vchan_testbed.__file__).parent / "specs"
 MANIFEST = SPECS / "manifest.json"
@@ -30,18 +30,11 @@ OPTIONS = ("-deadlock", "-fp", "0", "-coverage", "600", "-lncheck", "final")
 """Liveness at the end alone: which counterexample TLC meets on the way is a matter of time."""
 KEYS = {"what", "module", "specification", "constants", "invariants", "properties", "quick"}
 
-_Told: TypeAlias = dict[str, frozenset[tuple[str, Any]]]
-"""Some variables of a state, by name: functions of threads or sides."""
-
 _INVARIANT = re.compile(r"^Error: Invariant (\w+) is violated")
 _UNNAMED = ("Error: Temporal properties were violated", "Error: Action property line")
 """What TLC says of a property without naming it: a model that is to violate one has only that."""
 _NOTHING_FOUND = "Model checking completed. No error has been found."
-_STATE = re.compile(r"^State \d+: <(\w+) line")
 _COVERED = re.compile(r"^<(\w+) line .*>: \d+:(\d+)")
-_VARIABLE = re.compile(r"^/\\ (at|port|fate|doing) = ")
-_TELLS = ("at", "fate", "port")
-"""Variables that tell who took a step, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,49 +231,8 @@ def _result(model: Model, output: TlcOutput) -> Holds | Violates:
 
 def _steps(console: Sequence[str]) -> Iterator[str]:
     """The actions of the counterexample, with who took them."""
-    before: _Told = {}
-    for name, values in _states(console):
-        who = next((who for variable in _TELLS for who in _changed(variable, before, values)), "")
-        if name:
-            yield f"{_named(name, who, before, values)} {who}".strip()
-        before = values
-
-
-def _named(name: str, who: str, before: _Told, after: _Told) -> str:
-    """The action, where a model wraps the spec's own next-state relation into one of its own."""
-    if not name.endswith("Next") or "at" not in before:
-        return name
-    step = dict(before["at"]).get(who, "")
-    return f"call_{dict(after['doing'])[who]}" if step == "app" else step
-
-
-def _states(console: Sequence[str]) -> Iterator[tuple[str, _Told]]:
-    """Each state's action (empty for the first), and those variables that tell who took it."""
-    name, values, text = "", {}, ""
-    begun = False
-    for line in [*console, "State end"]:
-        if text and not line.startswith(" "):
-            variable, _, value = text.removeprefix("/\\ ").partition(" = ")
-            parsed = parse_value(value)
-            if isinstance(parsed, frozenset):
-                values[variable] = parsed
-            text = ""
-        if line.startswith("State "):
-            if begun:
-                yield name, dict(sorted(values.items()))
-            match = _STATE.match(line)
-            if not match and not line.startswith("State 1:"):
-                return
-            begun, name, values = True, match[1] if match else "", {}
-        elif _VARIABLE.match(line):
-            text = line
-        elif text:
-            text += line
-
-
-def _changed(variable: str, before: _Told, after: _Told) -> Iterable[str]:
-    now: frozenset[tuple[str, Any]] = after.get(variable, frozenset())
-    return sorted(who for who, _ in now - before.get(variable, now))
+    for _, action, who in steps_of(list(read_states(console))):
+        yield f"{action} {who}".strip()
 
 
 def pinned(path: Path, found: Mapping[str, Found]) -> None:

@@ -17,6 +17,7 @@ from vchan_testbed import __version__
 from vchan_testbed.commands.doctor import doctor
 from vchan_testbed.commands.image import image
 from vchan_testbed.commands.record import record_command
+from vchan_testbed.commands.reproduce import reproduce
 from vchan_testbed.commands.run import run
 from vchan_testbed.commands.specs import specs
 from vchan_testbed.commands.validate import validate
@@ -112,6 +113,7 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(reproduce)
 main.add_command(record_command)
 main.add_command(validate)
 main.add_command(specs)
