@@ -43,7 +43,8 @@ def reproduced(
 ) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """Exit status, run.json and verdict.json."""
     arguments = [counterexample, *more, "--host", host, "--out", str(folder / "run")]
-    status, _ = invoke(*arguments)
+    status, output = invoke(*arguments)
     facts = json.loads((folder / "run/run.json").read_text())
     assert facts["counts"]["before"] == facts["counts"]["after"]
+    assert ("is not followed into its state" in output) == bool(facts["schedule"]["unfollowed"])
     return status, facts, json.loads((folder / "run/verdict.json").read_text())

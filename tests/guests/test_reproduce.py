@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
 from reproducing import PRINTED, config_of, invoke, pinned_steps, reproduced
 
 from vchan_testbed.errors import ExitStatus, InputError

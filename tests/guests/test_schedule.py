@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import yaml
 from click.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "library"))
+
+from building import build_library
 
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus, InputError
@@ -176,6 +181,21 @@ def test_two_runs_interleave_as_the_schedule_says(tmp_path: Path, variant: str) 
         seen.append(steps[begin : begin + len(schedule)])
     assert seen[0] == schedule
     assert seen[1] == schedule
+
+
+@pytest.mark.parametrize(
+    ("compiler", "options"), [("gcc", "-O0"), ("gcc", "-Os"), ("clang", "-O3")]
+)
+def test_other_builds_of_the_library_keep_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, options: str
+) -> None:
+    """Which loads come first, and how often, is the compiler's choice."""
+    folder = build_library(tmp_path, compiler, options)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
+    status, _, facts = run(tmp_path / "run", L1, "--no-validate")
+    assert status == ExitStatus.EXPECTED
+    assert facts["schedule"] == {"steps": 14, "taken": 14, "unfollowed": None}
+    assert facts["endpoints"]["server"]["result"]["read_bytes"] == 0
 
 
 def test_without_the_schedule_the_same_workload_is_read(tmp_path: Path) -> None:

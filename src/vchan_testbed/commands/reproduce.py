@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from vchan_testbed.commands.run import HOSTS_HELP, Options, perform
+from vchan_testbed.commands.run import HOSTS_HELP, Options, ran
 from vchan_testbed.errors import InputError
 from vchan_testbed.guests.reproduction import (
     ModelSetting,
@@ -76,7 +76,12 @@ def reproduce(
         path = Path(folder) / f"{name}.yaml"
         path.write_text(made.text)
         options = Options(path, host, None, out, None, validate=True)
-        context.exit(perform(options, progress))
+        status, directory = ran(options, progress)
+    unfollowed = (directory.facts().get("schedule") or {}).get("unfollowed")
+    if unfollowed:
+        state = made.states[unfollowed["step"] - 1]
+        click.echo(f"The behaviour is not followed into its state {state}.")
+    context.exit(status)
 
 
 def _found(

@@ -88,6 +88,11 @@ def run(
 
 def perform(options: Options, progress: Progress) -> int:
     """Do it; returns the exit status. Raises TestbedError."""
+    return ran(options, progress)[0]
+
+
+def ran(options: Options, progress: Progress) -> tuple[int, RunDirectory]:
+    """Do it; the exit status, and where it is kept. Raises TestbedError."""
     began = time.monotonic()
     experiment = load_experiment(options.experiment)
     if options.domain_type:
@@ -117,7 +122,7 @@ def perform(options: Options, progress: Progress) -> int:
             run_experiment(host, experiment, directory, seed, progress)
         directory.update(state="complete")
         if not options.validate:
-            return ExitStatus.EXPECTED
+            return ExitStatus.EXPECTED, directory
         verdict = judge(directory, progress)
     except TestbedError as error:
         kept(directory, error)
@@ -131,7 +136,7 @@ def perform(options: Options, progress: Progress) -> int:
         raise
     progress.say(f"In all: {time.monotonic() - began:.0f} s")
     show(verdict, directory)
-    return verdict.exit_status
+    return verdict.exit_status, directory
 
 
 def kept(directory: RunDirectory, error: TestbedError) -> TestbedError:
