@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vchan_testbed.validate.verdict import Direction, Place, Verdict
+from vchan_testbed.validate.bounded import Bounded
+from vchan_testbed.validate.place import Place
+from vchan_testbed.validate.verdict import Direction, Verdict
 
 LINES_MAX = 10
 NOTES_MAX = 2
@@ -86,6 +88,7 @@ def explain(verdict: Verdict, run: Path | None = None) -> list[str]:
     lines.append(headline(verdict))
     lines += details(verdict)
     lines += verdict.notes[:NOTES_MAX]
+    lines += waits(verdict.bounded)
     if verdict.records:
         lines.append(f"{verdict.records} records{_judged(verdict)}.")
     last = last_words(verdict)
@@ -193,6 +196,44 @@ def _due_in_the_library(action: str) -> str:
     if name.startswith(("k_", "i_")):
         return f"the {who} does not go on opening the channel"
     return f"the {who} does not go on in its call"
+
+
+def waits(bounded: Bounded | None) -> list[str]:
+    """Who was waited for longest, and how long bytes lay in the rings; nothing if nobody asked."""
+    if bounded is None:
+        return []
+    lines = []
+    if bounded.missing:
+        lines.append(f"How long what was due waited is not known: {bounded.missing}.")
+    elif slowest := bounded.slowest():
+        said = (
+            f"{owner} {span_words(one.longest.at_least_ns, bounded.at_most_ns(owner))}"
+            f" ({one.action})"
+            for owner, one in slowest.items()
+        )
+        reach = "" if bounded.steps == bounded.of_steps else f", in {bounded.reach}"
+        lines.append(f"Waited for longest{reach}: {', '.join(said)}.")
+    rings = (
+        f"{one.direction} {_ns(one.median_ns)} in the median, {_ns(one.longest.at_most_ns)} at most"
+        for one in bounded.bytes
+    )
+    if bounded.bytes:
+        lines.append(f"From write to read: {', '.join(rings)}.")
+    return lines
+
+
+def span_words(at_least_ns: int, at_most_ns: int) -> str:
+    """A time with its two bounds; one figure where they are all but the same."""
+    if at_most_ns <= 1.1 * at_least_ns:
+        return _ns(at_most_ns)
+    return f"{_ns(at_least_ns)} to {_ns(at_most_ns)}"
+
+
+def _ns(ns: int) -> str:
+    for unit_ns, unit in ((10**9, "s"), (10**6, "ms"), (10**3, "µs")):
+        if ns >= unit_ns:
+            return f"{ns / unit_ns:.3g} {unit}"
+    return f"{ns} ns"
 
 
 def last_words(verdict: Verdict) -> list[str]:

@@ -21,13 +21,14 @@ from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.lanes import EndState, FollowResult, Lanes, SpecParams, Start
 from vchan_testbed.validate.liveness import Question, progress_of
 from vchan_testbed.validate.lost_tail import judged_up_to, lost_tails
+from vchan_testbed.validate.place import Place
 from vchan_testbed.validate.prepare import Case, Prepared
 from vchan_testbed.validate.replay import Follow, Replay, Replayed
 from vchan_testbed.validate.states import states_of
 from vchan_testbed.validate.tlc.actions import ActionMap
 from vchan_testbed.validate.tlc.follow import follow
 from vchan_testbed.validate.unfollowed import REPEAT
-from vchan_testbed.validate.verdict import DirectionVerdict, KnownUse, Place, Verdict
+from vchan_testbed.validate.verdict import DirectionVerdict, KnownUse, Verdict
 from vchan_testbed.validate.window import learnt
 from vchan_testbed.validate.wording import Words
 

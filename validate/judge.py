@@ -22,6 +22,7 @@ from vchan_testbed.validate.cuts import Size
 from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.followed import followed
 from vchan_testbed.validate.lost_tail import lost_tails
+from vchan_testbed.validate.measure import measured
 from vchan_testbed.validate.prepare import Case, Level, Prepared, Tables, prepare, read_run
 from vchan_testbed.validate.replay import Follow
 from vchan_testbed.validate.unfollowed import decided_before, decided_behind
@@ -43,6 +44,8 @@ class Options:
     """"calls": as if calls and events alone had been recorded; None: by all that was."""
     ignore_injected: bool = False
     """Judge as if nobody had written down which faults were injected."""
+    bounded: bool = False
+    """Measure how long what was due waited, too: one more run of TLC."""
 
 
 def judge_run(
@@ -75,7 +78,11 @@ def judge_traces(
     with progress.step("Read and merge the traces"):
         case = prepared(server, client, run_facts, options)
     found = decided_before(case) or decided_behind(case, followed(case, options.judge, progress))
-    return replace(framed(found, case), seconds=time.monotonic() - began)
+    verdict = replace(framed(found, case), seconds=time.monotonic() - began)
+    if options.bounded and verdict.directions and verdict.conformance in ("ACCEPTED", "KNOWN"):
+        bounded = measured(case, frozenset(verdict.switches), progress)
+        verdict = replace(verdict, bounded=bounded)
+    return verdict
 
 
 def prepared(

@@ -70,6 +70,9 @@ class Lane:
     comes_after: npt.NDArray[np.int64] | None = field(default=None, compare=False)
     """For each step, how many of the other lane's steps came before it, as all the trace's values
     tell; None: nothing is known of it. Where these orders lead to an end, no others are tried."""
+    ranks: npt.NDArray[np.int64] | None = field(default=None, compare=False)
+    """For each step its place in the order of both lanes' times; None: not asked for. It decides
+    which of several behaviours is found first, never whether there is one."""
 
 
 @dataclass(frozen=True, slots=True)

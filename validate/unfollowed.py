@@ -14,8 +14,9 @@ from vchan_testbed.validate.evidence import ROLES
 from vchan_testbed.validate.final_page import given_back_problems, page_problems
 from vchan_testbed.validate.handshake import handshake_problems
 from vchan_testbed.validate.payload import digests_of, payload_problems
+from vchan_testbed.validate.place import Place
 from vchan_testbed.validate.prepare import WINDOW_OF_CALLS, Case
-from vchan_testbed.validate.verdict import Kind, Place, Verdict
+from vchan_testbed.validate.verdict import Kind, Verdict
 from vchan_testbed.validate.window import ADVICE, APART, NO_CUT
 from vchan_testbed.validate.wording import place_of
 

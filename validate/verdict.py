@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from vchan_testbed.errors import ExitStatus
-from vchan_testbed.tracer.header import Role
+from vchan_testbed.validate.bounded import Bounded
+from vchan_testbed.validate.place import Place
 
 Conformance: TypeAlias = Literal["ACCEPTED", "KNOWN", "UNDECIDED", "REJECTED"]
 """Better ones first."""
@@ -29,22 +30,6 @@ the library does not make."""
 
 CONFORMANCE: tuple[Conformance, ...] = ("ACCEPTED", "KNOWN", "UNDECIDED", "REJECTED")
 PROGRESS: tuple[ProgressWord, ...] = ("PROGRESS", "INCONCLUSIVE", "STALLED", "VIOLATION")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A record, for people and for programs."""
-
-    endpoint: Role
-    record: int
-    """Its number in its thread, from 1 (`seq`)."""
-    row: int
-    """Its row in `Trace.records`, from 0."""
-    time: float
-    """Seconds since the start of its own trace, by its own clock."""
-    what: str
-    """The record in words."""
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +169,8 @@ class Verdict:
     stuttering_records: int = 0
     """Records that decide nothing: repeated reads, reads of the own index."""
     switches: tuple[str, ...] = ()
+    bounded: Bounded | None = None
+    """How long what was due waited; None: nobody asked, or what happened is no behaviour."""
     advice: str = ""
     """What to do next, where that hangs on the reason; empty: what goes with the words."""
     notes: tuple[str, ...] = ()

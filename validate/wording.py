@@ -12,10 +12,11 @@ from vchan_testbed.tracer.layout import ACCESS_KINDS, Call, Cell, FaultKind, Fla
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate.lanes import Candidate, Position, Step, Value
 from vchan_testbed.validate.order import Order
+from vchan_testbed.validate.place import Place
 from vchan_testbed.validate.states import States, VchanStates
 from vchan_testbed.validate.table import SIDES, Side
 from vchan_testbed.validate.two_lanes import TwoLanes
-from vchan_testbed.validate.verdict import Maximal, Place
+from vchan_testbed.validate.verdict import Maximal
 
 SHOWN = {
     "s_space": "free bytes",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vchan_testbed.validate.explain import LINES_MAX, explain, headline
+from vchan_testbed.validate.place import Place
 from vchan_testbed.validate.verdict import (
     CONFORMANCE,
     PROGRESS,
@@ -16,7 +17,6 @@ from vchan_testbed.validate.verdict import (
     Expectation,
     KnownUse,
     Maximal,
-    Place,
     Verdict,
 )
 

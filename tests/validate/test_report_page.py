@@ -18,6 +18,7 @@ from vchan_testbed.tracer.format import RECORD_DTYPE
 from vchan_testbed.tracer.header import Role, TraceHeader
 from vchan_testbed.tracer.layout import NO_OFFSET, Call, Cell, Flag, Kind
 from vchan_testbed.tracer.reader import Trace
+from vchan_testbed.validate.place import Place
 from vchan_testbed.validate.report import write_report
 from vchan_testbed.validate.report.judged import value_words
 from vchan_testbed.validate.verdict import (
@@ -26,7 +27,6 @@ from vchan_testbed.validate.verdict import (
     Expectation,
     KnownUse,
     Maximal,
-    Place,
     Verdict,
 )
 

@@ -48,6 +48,10 @@ class Latency:
 
     ticks: Floats
     sizes: Floats
+    at_least: Floats
+    """Ticks from after the one store to before the other; below 0 where clocks are not so exact."""
+    takes: Ints
+    """The number of the receiver's move that read it, in `Flow.takes`."""
 
     def at(self, per_cent: float) -> float:
         """Ticks within which `per_cent` of the bytes were read."""
@@ -110,7 +114,12 @@ def latency_of(flow: Flow) -> Latency | None:
     ticks = flow.takes.t1[take] - flow.puts.t0[put]
     sizes = np.diff(ends, prepend=0)
     # The offset is exact to a few ticks only: a latency is at least one tick.
-    return Latency(np.maximum(ticks, 1).astype(np.float64), sizes.astype(np.float64))
+    return Latency(
+        np.maximum(ticks, 1).astype(np.float64),
+        sizes.astype(np.float64),
+        (flow.takes.t0[take] - flow.puts.t1[put]).astype(np.float64),
+        take,
+    )
 
 
 def occupancy_of(flow: Flow) -> Occupancy | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from vchan_testbed.tracer.header import Role
 from vchan_testbed.validate import explain
+from vchan_testbed.validate.place import Place
 from vchan_testbed.validate.report import units
 from vchan_testbed.validate.report.actions import Actions, actions_near
 from vchan_testbed.validate.report.blocks import (
@@ -26,7 +27,7 @@ from vchan_testbed.validate.report.blocks import (
 from vchan_testbed.validate.report.indices import DIRECTIONS
 from vchan_testbed.validate.report.measured import Measured
 from vchan_testbed.validate.tlc.actions import LIBRARY, load_action_map
-from vchan_testbed.validate.verdict import DirectionVerdict, Maximal, Place, Verdict
+from vchan_testbed.validate.verdict import DirectionVerdict, Maximal, Verdict
 from vchan_testbed.validate.wording import describe
 
 ROWS_BEFORE = 8

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from vchan_testbed.tracer.reader import Trace
 from vchan_testbed.validate import explain
-from vchan_testbed.validate.report import judged, measured, recorded
+from vchan_testbed.validate.report import judged, measured, recorded, waited
 from vchan_testbed.validate.report.blocks import Page
 from vchan_testbed.validate.verdict import Verdict
 
@@ -49,6 +49,7 @@ def page_of(
         explanation=(*explain.details(verdict), *verdict.notes, *explain.last_words(verdict)),
         sections=(
             *explained,
+            *([waited.section_of(verdict.bounded)] if verdict.bounded else []),
             *measured.sections_of(figures),
             checked,
             *recorded.sections_of(

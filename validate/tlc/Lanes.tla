@@ -15,9 +15,11 @@ LaneValue(lane, done)  == 1     \* the value that it shows; 1 beyond the end
 LaneAfter(lane, done)  == 0     \* steps of the other lane after which the next one may go first
 LaneRaises(lane, done) == 0     \* 1 or 2: the next step raises an event on that side's port
 LaneNeeds(lane, done)  == 0     \* steps of the other lane that came before the next one
+LaneRank(lane, done)   == 0     \* place of the next step in the order of both lanes' times
 
 Reached(sender, receiver) == TRUE   \* note a position; FALSE when the bound on states is met
 ReachedBy(number, sender, receiver) == TRUE   \* the same, of one of many
 Wanted(sender, receiver)  == FALSE  \* its states are to be shown
 Say(word, value)          == TRUE   \* print a line
+Numbered(any)             == 1      \* the next number, each time that it is asked for
 =====================================================================================

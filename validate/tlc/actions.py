@@ -60,6 +60,10 @@ class Action:
     """What shows it is an access to the shared page, which a trace of calls does not have."""
     own_doing: bool
     """It changes shared memory, and reads nothing that decides whether it can be taken."""
+    is_call: bool = False
+    """The application calls the library."""
+    taken_by: frozenset[str] = frozenset()
+    """What does what fairness asks for, if not this action alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +299,8 @@ def _action(
         stutters=stutters,
         is_access=set(row["record"].split(", ")) <= ACCESSES,
         own_doing=goes_first in ("seen by", "raise") or bool(row.get("own_doing", False)),
+        is_call=row["record"] == "CALL_ENTER",
+        taken_by=frozenset(fair.get("taken_by", ())) if fair else frozenset(),
     )
 
 

@@ -123,7 +123,7 @@ def follow(
     task = Task(
         lanes=lanes,
         params=params,
-        starts=None if starts is None else _rebased(starts, bases, actions, search),
+        starts=None if starts is None else rebased(starts, bases, actions, search),
         bases=bases,
         actions=actions,
         bounds=bounds or Bounds(),
@@ -246,9 +246,10 @@ def _is_a_piece(lanes: Lanes, starts: Sequence[Start] | None) -> bool:
     return lanes.stop is not None or any(start.sender or start.receiver for start in starts or ())
 
 
-def _rebased(
+def rebased(
     starts: Sequence[Start], bases: Bases, actions: ActionMap, search: Search
 ) -> tuple[Start, ...]:
+    """Starts without the first bytes of each stream, as few as the search needs."""
     places: dict[tuple[int, int], list[State]] = defaultdict(list)
     for start in starts:
         shorter = without_first(start.state, bases, actions)

@@ -31,6 +31,9 @@ class Search:
     """Only the orders of steps that all the trace's values tell (`Lane.comes_after`)."""
     many: bool = False
     """The lanes are those of many traces, each to be followed by itself."""
+    along: bool = False
+    """Say the states on the way to one end: of all orders that the values tell the one that is
+    nearest to the lanes' times (`Lane.ranks`)."""
     explain: bool = False
     """Say the states at the wanted positions and what the spec would have done there."""
 
@@ -80,6 +83,8 @@ def module_text(
         reduce=search.reduce,
         in_order=search.in_order,
         many=search.many,
+        along=search.along,
+        calls=called_actions(actions) if search.along else {},
         explain=search.explain,
     )
 
@@ -113,6 +118,8 @@ def config_text(actions: ActionMap, params: SpecParams, search: Search) -> str:
     root = "Many" if search.many else "Follow"
     lines += ["  Choice <- LoggedChoice", f"INIT {root}Init", f"NEXT {root}Next"]
     lines.append("CONSTRAINT Noted")
+    if search.along:
+        lines.append("VIEW Seen")
     return "\n".join(lines) + "\n"
 
 
@@ -149,6 +156,18 @@ def fair_actions(actions: ActionMap) -> dict[str, str]:
         actions.named(action.name, side): f"{action.fair}({actions.threads[side]})"
         for action in every
         for side in action.by
+    }
+
+
+def called_actions(actions: ActionMap) -> dict[Side, list[str]]:
+    """Of each side the calls that its application can make, as the module writes them."""
+    return {
+        side: [
+            actions.text_of(action, side)
+            for action in actions.actions.values()
+            if action.is_call and side in action.by
+        ]
+        for side in SIDES
     }
 
 

@@ -69,12 +69,14 @@ class Rows:
     """The lane whose port must have room before the step may go first, or 0."""
     comes_after: Ints
     """Steps of the other lane that came before it, as the values tell."""
+    rank: Ints
+    """Its place in the order of both lanes' times; 0 where nobody asks for it."""
 
 
 def write_rows(path: Path, *traces: Mapping[Side, Rows]) -> None:
     """The CSV file that TLC's Java side reads: the lanes of one trace, or of many."""
     with path.open("w") as file:
-        file.write("lane,action,value,after,raises,comes_after\n")
+        file.write("lane,action,value,after,raises,comes_after,rank\n")
         for number, rows in enumerate(traces):
             for side in SIDES:
                 lane = len(SIDES) * number + LANE_NUMBER[side]
@@ -82,7 +84,7 @@ def write_rows(path: Path, *traces: Mapping[Side, Rows]) -> None:
 
 
 def _cells(rows: Rows) -> Iterator[str]:
-    columns = (rows.action, rows.value, rows.after, rows.raises, rows.comes_after)
+    columns = (rows.action, rows.value, rows.after, rows.raises, rows.comes_after, rows.rank)
     for row in zip(*(column.tolist() for column in columns), strict=True):
         yield ",".join(map(str, row))
 
@@ -145,6 +147,7 @@ def _rows(lane: Columns, first: Ints, mine: Lane, other: Lane) -> Rows:
         after=first,
         raises=np.where(others, LANE_NUMBER[OTHER[lane.side]], 0),
         comes_after=np.zeros_like(first) if mine.comes_after is None else mine.comes_after,
+        rank=np.zeros_like(first) if mine.ranks is None else mine.ranks,
     )
 
 

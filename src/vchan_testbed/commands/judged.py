@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
@@ -36,6 +37,7 @@ def judge(run: RunDirectory, progress: Progress, options: Options | None = None)
     Raises TestbedError.
     """
     _refuse_read_only(run)
+    options = replace(options or Options(), bounded=True)
     with progress.step("Judge the traces"):
         verdict = judge_run(run.path, progress=progress, options=options)
     _write(run, verdict, progress)

@@ -6,7 +6,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,7 @@ def _judged(subject: Subject, progress: Progress, options: Options, *, as_json: 
     """Of two traces."""
     if subject.names and not as_json:
         click.echo(f"{subject.name}:")
+    options = replace(options, bounded=True)
     verdict = judge_traces(subject.server, subject.client, None, progress=progress, options=options)
     if not as_json:
         show(verdict)

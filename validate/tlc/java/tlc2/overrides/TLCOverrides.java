@@ -20,18 +20,19 @@ import tlc2.value.impl.Value;
  * build and hundreds of megabytes to hold, and looking up a field hashes a string each time.
  *
  * <p>System properties: vchan.lanes names the CSV file (header, then
- * lane,action,value,after,raises,needs; lane 1 is the sender's), vchan.reached the file that gets
+ * lane,action,value,after,raises,needs,rank; lane 1 is the sender's), vchan.reached the file that gets
  * the maximal positions when TLC ends, vchan.wanted a CSV file of positions (optional), and
  * vchan.states the number of states at which the search stops (0: never). Of many traces in one
  * run vchan.pairs is how many they are, and vchan.counts the file that gets the states of each.
  */
 public final class TLCOverrides implements ITLCOverrides {
-  private static final int COLUMNS = 5;
+  private static final int COLUMNS = 6;
   private static final int ACTION = 0;
   private static final int VALUE = 1;
   private static final int AFTER = 2;
   private static final int RAISES = 3;
   private static final int NEEDS = 4;
+  private static final int RANK = 5;
   private static final long NOTE_EVERY_NANOS = 2_000_000_000L;
   private static final long STATES_BETWEEN_LOOKS_AT_THE_CLOCK = 1 << 10;
 
@@ -49,6 +50,7 @@ public final class TLCOverrides implements ITLCOverrides {
   private static int furthest;
 
   private static long states;
+  private static int numbered;
   private static final long[] STATES_BY = newStatesBy();
   private static long noted = System.nanoTime();
 
@@ -93,6 +95,11 @@ public final class TLCOverrides implements ITLCOverrides {
     return column(NEEDS, lane, done, 0);
   }
 
+  @TLAPlusOperator(identifier = "LaneRank", module = "Lanes")
+  public static Value laneRank(final IntValue lane, final IntValue done) {
+    return column(RANK, lane, done, Integer.MAX_VALUE);
+  }
+
   /** Counts a state and notes its place; false when that is one state too many. */
   @TLAPlusOperator(identifier = "Reached", module = "Lanes")
   public static Value reached(final IntValue sender, final IntValue receiver) {
@@ -118,6 +125,12 @@ public final class TLCOverrides implements ITLCOverrides {
   @TLAPlusOperator(identifier = "Wanted", module = "Lanes")
   public static Value wanted(final IntValue sender, final IntValue receiver) {
     return WANTED.contains(place(sender.val, receiver.val)) ? BoolValue.ValTrue : BoolValue.ValFalse;
+  }
+
+  /** The argument keeps TLC from taking it for a constant. */
+  @TLAPlusOperator(identifier = "Numbered", module = "Lanes")
+  public static Value numbered(final Value any) {
+    return IntValue.gen(++numbered);
   }
 
   /** One line for the reader of TLC's output. TLC's own Print folds long values. */
