@@ -50,6 +50,7 @@ STEPS_MAX = 30_000
 """Of longer lanes the first part is measured."""
 CALLS_OWNER = "application"
 NO_SHARED_CLOCK = "the values bound the offset of the two ends' clocks from one side at most"
+THE_PROTOCOL_ALONE = "it is asked along the whole channel, by the spec of the library"
 CALLS_ALONE = "of calls and events alone, which access was made when is not known"
 A_WINDOW = "a flight recorder's windows are not followed from one state"
 EDGES = 10.0 ** (np.arange(0, 16 * BINS_A_DECADE + 1) / BINS_A_DECADE)
@@ -65,7 +66,7 @@ def measured(case: Case, switches: frozenset[str], progress: Progress | None = N
     """
     progress = progress or Quiet()
     offset = _offset(case)
-    one = case.channel or next(iter(case.directions), None)
+    one = case.channel
     clock = _Clock(case, offset)
     found = Bounded(
         of_steps=one.steps if one else 0,
@@ -150,7 +151,9 @@ def _missing(case: Case, one: Prepared | None, offset: ClockOffset) -> str:
         return A_WINDOW
     if case.level == "calls":
         return CALLS_ALONE
-    if one is None or not one.steps or one.lanes.needs:
+    if one is None:
+        return THE_PROTOCOL_ALONE
+    if not one.steps or one.lanes.needs:
         return "there is nothing that the spec could follow"
     return "" if offset.known else NO_SHARED_CLOCK
 

@@ -269,3 +269,51 @@ def test_before_an_end_came_nothing_waited_for_it() -> None:
     of = steps(("s", 10, 12), ("r", 200, 201))
     found = durations_of(np.array([True, True, False]), np.array([False, True]), of, 150, 300)
     assert (found.shortest.tolist(), found.longest.tolist()) == ([50], [51])
+
+
+def test_before_the_client_came_nobody_waited_for_its_library(
+    there_and_back: Run, tmp_path: Path
+) -> None:
+    run = there_and_back
+    records = late(run, "client", first(Kind.CALL_ENTER, Call.CLIENT_INIT))
+    found = bounded_of(run, tmp_path, records)
+    # When the server published its keys no record shows: until the client asks for them.
+    assert named(found, "i_publish server").longest.at_least_ns == 0
+    slow = {one.action for one in found.actions if one.at_most_ns > ns(SOON)}
+    assert slow == {"i_publish server", "next call of the server"}
+
+
+def test_an_event_that_may_have_been_lost_in_another_one_is_not_missed(tmp_path: Path) -> None:
+    # A write and a read of the client's raise two events before the server takes one, and the
+    # second was lost in the first: it sleeps at once. Nobody knows before the next one comes.
+    run, _ = played(History.of("S.w9 S.space S.r64 C.w30 C.r9 S.. S.r64 C.w9 S.. C.close"))
+    records = late(run, "client", first(Kind.CALL_ENTER, Call.WRITE, 2))
+    server = records["server"]
+    asleep = [first(Kind.PENDING_ENTER, Call.READ, nth)(server) for nth in (3, 4)]
+    kept = np.delete(server, slice(asleep[0] + 1, asleep[1] + 1))
+    kept["seq"] = np.arange(1, len(kept) + 1)
+    found = bounded_of(run, tmp_path, {**records, "server": kept})
+    assert not found.missing
+    assert found.at_most_ns("event channel") <= ns(SOON)
+
+
+def test_between_steps_of_one_end_the_other_ends_clock_says_nothing() -> None:
+    own = (np.array([10, 50]), np.array([11, 51]))
+    wide = (np.array([0, 40]), np.array([30, 90]))
+    of = Taken(np.array(["s", "s"]), np.arange(2), own, wide)
+    found = durations_of(np.array([False, True, False]), np.array([False, True]), of, 0, 200)
+    assert (found.shortest.tolist(), found.longest.tolist()) == ([39], [41])
+    of = Taken(np.array(["s", "r"]), np.arange(2), own, wide)
+    found = durations_of(np.array([False, True, False]), np.array([False, True]), of, 0, 200)
+    assert (found.shortest.tolist(), found.longest.tolist()) == ([10], [90])
+
+
+def test_a_read_is_due_whatever_the_application_does_next(tmp_path: Path) -> None:
+    # The lane's next step has no size, and a read is due all the same.
+    run, _ = played(History.of("C.w30 S.open S.r64 C.close S.r64 S.close"))
+    records = late(run, "server", first(Kind.CALL_ENTER, Call.IS_OPEN))
+    found = bounded_of(run, tmp_path, records)
+    due = named(found, "call_read server")
+    assert due.not_taken == 1
+    assert due.longest.ended == "no more possible"
+    assert due.longest.at_least_ns >= ns(LATE)
