@@ -2,6 +2,7 @@
 # make test   install what is missing, then all checks and tests, those on real Xen among them
 # make specs  all models of the specs in TLC, against specs/manifest.json
 # make mutants  all mutants of Libxenvchan.tla, against tests/specs/mutation/mutants.json
+# make places  where both ends of a channel may be with which page, by TLC: specs/places.json
 # make matrix  each fault at each action of the spec, against tests/matrix/cells.json
 # make conforming  ten thousand random runs, none of which may be rejected
 # make siege  a traced end under a million stores of garbage, at each end, in each manner
@@ -18,7 +19,7 @@ TESTS ?= tests
 EXTENSION_SOURCES := pyproject.toml setup.py $(wildcard bindings/build_*.py bindings/declarations.py \
   tracer/build_*.py tracer/core/*.c tracer/core/*.h tracer/preload/*.c)
 
-.PHONY: run test specs mutants matrix conforming siege setup packages lint clean
+.PHONY: run test specs mutants places matrix conforming siege setup packages lint clean
 
 run: setup
 	$(BIN)/vchan-testbed run $(ARGS)
@@ -32,6 +33,9 @@ specs: setup
 
 mutants: setup
 	$(BIN)/python tests/specs/mutation/sweep.py $(ARGS)
+
+places: setup
+	$(BIN)/python tests/specs/places/make.py $(ARGS)
 
 matrix: setup
 	$(BIN)/python tests/matrix/detection.py $(ARGS)
