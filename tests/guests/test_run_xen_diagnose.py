@@ -43,6 +43,7 @@ server:
 client:
   - write: {bytes: 64, sizes: 64}
   - read: {bytes: 64, sizes: 64}
+expect: {progress: INCONCLUSIVE}
 """
 
 
@@ -65,7 +66,7 @@ class Dom0:
         """What `diagnose` says as soon as something rests."""
         deadline = time.monotonic() + SECONDS_MAX
         while time.monotonic() < deadline:
-            said = self.do(f"python3 /run/diagnose.pyz --json --seconds 2 {options} || true")
+            said = self.do(f"python3 /run/diagnose.pyz --json --seconds 2 {options}; exit 0")
             found: list[dict[str, Any]] = json.loads(said) if said else []
             if found and all(one["verdict"]["word"] != "moving" for one in found):
                 return found
@@ -107,7 +108,8 @@ def test_a_deadlock_between_two_domains_and_then_one_of_them_is_no_more(
             assert {end["domain"] for end in (server, client)} == {"alive"}
             assert server["port"]["status"] == client["port"]["status"] == "interdomain"
             assert said["page"]["left"]["filled"] == said["page"]["right"]["filled"] == "full"
-            assert "protocol deadlock" in (said["verdict"]["word"] + said["verdict"]["why"])
+            # What the processes do is not seen from here: it is one of those that fit.
+            assert "both ends wait for room" in said["verdict"]["why"]
             again = dom0.look(f"--domains {client['domid']} {server['domid']}")
             assert again[0]["page"] == said["page"]
             dom0.do(f"xl destroy {client['domid']}")
@@ -137,7 +139,7 @@ def worker_in(dom0: Dom0) -> int:
     """The process in dom0 that has an end: the one that maps what it has granted."""
     deadline = time.monotonic() + SECONDS_MAX
     while time.monotonic() < deadline:
-        found = dom0.do("grep -l /dev/xen/gntalloc /proc/[0-9]*/maps 2>/dev/null || true").split()
+        found = dom0.do("grep -l /dev/xen/gntalloc /proc/[0-9]*/maps 2>/dev/null; exit 0").split()
         if found:
             return int(found[0].split("/")[2])
     raise AssertionError("nobody in dom0 has granted anything")
