@@ -26,14 +26,18 @@ from vchan_testbed.guests.fault_states import fault_states, not_come
 from vchan_testbed.guests.frames import Frame, Message
 from vchan_testbed.guests.helper.keys import channel_path
 from vchan_testbed.guests.hosts.protocol import AgentLink, Host
+from vchan_testbed.guests.port_seen import port_seen
 from vchan_testbed.guests.quiescence import (
     SILENT,
     Look,
     all_answered,
     endpoint_look,
     is_blocked,
+    is_paused,
+    paused_look,
     quiescent,
     stands_still,
+    xen_seen,
 )
 from vchan_testbed.guests.schedule import Conductor, begins_in_init, with_schedule
 from vchan_testbed.progress import Progress
@@ -50,7 +54,7 @@ class GuestLost(Exception):
 
 
 class Attempt:
-    """One try with one pair of endpoints."""
+    """One try with one pair of endpoints; `xen_dump`: each look has Xen dump its ports."""
 
     def __init__(
         self,
@@ -59,8 +63,11 @@ class Attempt:
         run: RunDirectory,
         seed: int,
         progress: Progress,
+        *,
+        xen_dump: bool = False,
     ) -> None:
         self._host = host
+        self._xen_dump = xen_dump
         self._experiment = experiment
         self._run = run
         self._seed = seed
@@ -228,26 +235,53 @@ class Attempt:
             self._conductor.ended(side, f"it sleeps in {call}, and no event is there to wake it")
 
     def _look(self) -> Look:
-        for side in self._sides.values():
+        domids = [side.link.domid for side in self._sides.values()]
+        xen = self._host.look(domids, dump=self._xen_dump)
+        paused = {name for name, s in self._sides.items() if is_paused(xen[s.link.domid])}
+        asked = [side for name, side in self._sides.items() if name not in paused]
+        for side in asked:
             side.ask_for_look()
-        self._wait(
-            lambda: all(side.look or side.over for side in self._sides.values()), LOOK_SECONDS_MAX
-        )
+        self._wait(lambda: all(side.look or side.over for side in asked), LOOK_SECONDS_MAX)
         return {
             "at_seconds": round(time.monotonic() - self._began, 3),
-            "endpoints": {name: _look_of(side) for name, side in self._sides.items()},
+            "endpoints": {
+                name: self._seen(side, xen[side.link.domid]) for name, side in self._sides.items()
+            },
         }
+
+    def _seen(self, side: Side, xen: Look) -> Look:
+        """What one look shows of one endpoint."""
+        found = port_seen(self._run.trace(side.endpoint))
+        records = found.pop("records")
+        look = _look_of(side)
+        if is_paused(xen) and not side.over:
+            # All has come that it had written when it was held, and it was paused while it was.
+            look = paused_look(self._records_when_paused(side) if records else None)
+        return {**look, **found, **xen_seen(xen, found["port"])}
+
+    def _records_when_paused(self, side: Side) -> int | None:
+        """How many an endpoint had written that was held by a fault as its domain was paused."""
+        held = [act["records"] for act in self._acts if is_own_pause(act, side.endpoint)]
+        return held[-1] if held else None
 
     def _kill(self) -> None:
         """Stop both, then kill both: otherwise the death of one would wake the other."""
         for side in self._sides.values():
             side.stop()
+        self._unpause()
         self._wait(
             lambda: all(side.stopped or side.over for side in self._sides.values()),
             LOOK_SECONDS_MAX,
         )
         for side in self._sides.values():
             side.kill()
+
+    def _unpause(self) -> None:
+        """A domain that stands paused would never hear that its endpoint is to stop."""
+        domids = [side.link.domid for side in self._sides.values() if not side.over]
+        for domid, seen in self._host.look(domids, dump=False).items():
+            if is_paused(seen):
+                self._host.act(domid, "unpause")
 
     def _end(self) -> None:
         """Take what is still on its way, and each agent's last word on its self-test."""
@@ -444,6 +478,11 @@ class Attempt:
                 yield
         finally:
             self._seconds[name] = round(time.monotonic() - began, 3)
+
+
+def is_own_pause(act: dict[str, Any], endpoint: str) -> bool:
+    """Whether the test bed paused an endpoint's domain at one of its own steps."""
+    return (act["do"], act["domain"], act["side"]) == ("pause", endpoint, endpoint)
 
 
 def _domain_type(*sides: Side) -> str:

@@ -28,7 +28,9 @@ HOLDING = ("delay", *ON_DOMAINS)
 """Faults that hold the endpoint which they are at."""
 PEER_DOMAIN_GONE = "peer domain gone"
 """Whose fault a stop may be that the spec admits."""
-OF_NO_DIRECTION = ("pause", "await_hold", "is_open")
+STOOD_STILL = "stood still"
+"""How a run ends in which both ends wait, and an idle channel with it."""
+OF_NO_DIRECTION = ("pause", "await_hold", "wait", "stop", "is_open")
 
 
 def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
@@ -45,7 +47,7 @@ def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
     _check_expectation(source, experiment)
     expect = experiment.expect
     wrong: list[tuple[Where, str, str]] = []
-    if expect.progress == "PROGRESS":
+    if expect.progress == "PROGRESS" and expect.outcome != STOOD_STILL:
         wrong += _what_hangs(experiment)
         if expect.conformance == "ACCEPTED" and not expect.known:
             wrong += _unacknowledged_close(experiment)

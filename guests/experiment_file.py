@@ -179,6 +179,7 @@ def build(data: dict[str, Any]) -> Experiment:
     return Experiment(
         name=data["name"],
         about=data.get("about", ""),
+        needs=data.get("needs"),
         server=tuple(_read_operation(o) for o in data["server"]),
         client=tuple(_read_operation(o) for o in data["client"]),
         server_domain=DomainConfig(**domains.get("server", {})),

@@ -38,9 +38,9 @@ class ChannelConfig:
 class Operation:
     """One entry of an endpoint's list.
 
-    `do` is write, read, send, recv, read_to_end, pause, await_hold, join, data_ready, buffer_space,
-    is_open or close; `sizes` is a tuple taken in turn, or ("from", A, "to", B), drawn from the
-    seed. `once`: the call is made once, whatever it moves.
+    `do` is write, read, send, recv, read_to_end, pause, await_hold, wait, stop, join, data_ready,
+    buffer_space, is_open or close; `sizes` is a tuple taken in turn, or ("from", A, "to", B), drawn
+    from the seed. `once`: the call is made once, whatever it moves.
     """
 
     do: str
@@ -102,6 +102,8 @@ class Expect:
     progress: str = "PROGRESS"
     known: tuple[str, ...] = ()
     fault_of: str | None = None
+    outcome: str | None = None
+    """How the run is to end, in the words of `run.json`; None: that is left open."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class Experiment:
     server: tuple[Operation, ...]
     client: tuple[Operation, ...]
     about: str = ""
+    needs: str | None = None
+    """"xen": the loopback host lacks what it takes; None: any host will do."""
     server_domain: DomainConfig = DomainConfig()
     client_domain: DomainConfig = DomainConfig()
     channel: ChannelConfig = ChannelConfig()
@@ -140,6 +144,7 @@ class Experiment:
         return cls(
             name=data["name"],
             about=data["about"],
+            needs=data.get("needs"),
             server=tuple(_operation(o) for o in data["server"]),
             client=tuple(_operation(o) for o in data["client"]),
             server_domain=DomainConfig(**data["server_domain"]),

@@ -46,6 +46,7 @@ OPERATION_CALLS = {
     "data_ready": Call.DATA_READY,
     "buffer_space": Call.BUFFER_SPACE,
     "is_open": Call.IS_OPEN,
+    "wait": Call.WAIT,
 }
 TELL = 0
 """The kind of a rule that is no fault: the core tells when the step has been taken."""

@@ -1,7 +1,9 @@
 """Does a run stand still? Two looks, a settle time apart, and only evidence: never time alone.
 
 A look has, for each endpoint, what the kernel says of its threads, whether its event descriptor is
-readable, how many records it has written and what the shared page holds.
+readable, how many records it has written and what the shared page holds; how many events its kernel
+has counted for it (`interrupts`, agent/interrupts.py) and its process has read (port_seen.py); and
+what Xen has of its domain and of its port. What cannot be had is None, with `why`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,12 @@ NOBODY: Look = {
     "records": None,
     "page": None,
     "in_call": None,
+    "stopped": False,
+    "interrupts": None,
+    "port": None,
+    "events_read": None,
+    "domain": None,
+    "event_channel": None,
 }
 """What a look shows of an endpoint whose domain is gone."""
 SILENT: Look = {**NOBODY, "answered": False}
@@ -59,6 +67,40 @@ def is_blocked(first: Look, second: Look, endpoint: str) -> bool:
     return bool(still and not after["event_fd_readable"])
 
 
+def paused_look(records: int | None) -> Look:
+    """What is known of an endpoint whose domain is paused: its process is there, and does nothing.
+
+    `records` is how many it has written in all; None: that is not known.
+    """
+    return {**NOBODY, "alive": True, "records": records}
+
+
+def is_paused(look: Look) -> bool:
+    """Whether Xen has the endpoint's domain paused."""
+    return (look.get("domain") or {}).get("state") == "paused"
+
+
+def xen_seen(seen: Look, port: int | None) -> Look:
+    """Xen's part of a look at an endpoint: its domain, and its port if there was a dump.
+
+    `seen` is what a host has of the domain.
+    """
+    if "event_channels" not in seen:
+        return {"domain": seen["domain"], "event_channel": None}
+    channels = seen["event_channels"]
+    if channels["ports"] is None:
+        return {"domain": seen["domain"], "event_channel": _unknown(channels["why"])}
+    own = [each for each in channels["ports"] if each["port"] == port]
+    why = (
+        "its port is not known" if port is None else f"Xen's dump has no port {port} of its domain"
+    )
+    return {"domain": seen["domain"], "event_channel": own[0] if own else _unknown(why)}
+
+
+def _unknown(why: str) -> Look:
+    return {"pending": None, "masked": None, "why": why}
+
+
 def all_answered(look: Look) -> bool:
     """Whether each endpoint whose domain is there has answered."""
     return all(seen["answered"] for seen in look["endpoints"].values())
@@ -71,6 +113,9 @@ def quiescent(first: Look, second: Look) -> bool:
 
 
 def _is_still(first: Look, second: Look) -> bool:
+    if all(look["stopped"] or is_paused(look) for look in (first, second)):
+        # By a signal, or by Xen: it goes on when somebody says so, and cannot look until then.
+        return first["records"] is not None and bool(first["records"] == second["records"])
     return (
         _blocked(first)
         and _blocked(second)

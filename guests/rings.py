@@ -128,6 +128,8 @@ def _turn(lanes: list[_Lane], peer: list[_Lane]) -> bool:
 
 def _step(lane: _Lane, peer_closed: bool) -> bool:
     do = lane.operation.do
+    if do == "stop":
+        return False
     if do == "read_to_end":
         moved = lane.into.filled_bytes > 0
         lane.into.filled_bytes = 0

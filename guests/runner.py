@@ -16,39 +16,58 @@ from vchan_testbed.progress import Progress
 from vchan_testbed.rundir import RunDirectory
 
 PAIRS_ANEW_MAX = 3
+ON_XEN = "Run it on Xen: --host qemu, local or ssh://USER@NAME."
 
 
 def run_experiment(
-    host: Host, experiment: Experiment, run: RunDirectory, seed: int, progress: Progress
+    host: Host,
+    experiment: Experiment,
+    run: RunDirectory,
+    seed: int,
+    progress: Progress,
+    *,
+    xen_dump: bool = False,
 ) -> None:
     """Run `experiment` on an open host; all that comes of it goes into `run`.
 
     A pair that the emulator loses is made anew, at most three times. Raises TestbedError, after
-    what was collected is written; InputError for a fault that this host cannot bring about.
+    what was collected is written; InputError for a fault that this host cannot bring about. With
+    `xen_dump` a run that stands still has Xen dump its event channels to its console.
     """
     _refuse_without_domains(host, experiment)
     try:
-        _attempts(host, experiment, run, seed, progress)
+        _attempts(host, experiment, run, seed, progress, xen_dump=xen_dump)
     finally:
         settle(host, run, progress)
 
 
 def _refuse_without_domains(host: Host, experiment: Experiment) -> None:
+    if experiment.needs == "xen" and host.kind == "loopback":
+        raise InputError(
+            f"The experiment {experiment.name} needs Xen, and the loopback host has none.",
+            next_step=ON_XEN,
+        )
     asked = [fault.do for fault in experiment.faults if fault.do in ON_DOMAINS]
     if asked and host.kind == "loopback":
         raise InputError(
             f"The experiment {experiment.name} has the fault {asked[0]}, which is done to a "
             "domain, and the loopback host has none.",
-            next_step="Run it on Xen: --host qemu, local or ssh://USER@NAME.",
+            next_step=ON_XEN,
         )
 
 
 def _attempts(
-    host: Host, experiment: Experiment, run: RunDirectory, seed: int, progress: Progress
+    host: Host,
+    experiment: Experiment,
+    run: RunDirectory,
+    seed: int,
+    progress: Progress,
+    *,
+    xen_dump: bool,
 ) -> None:
     for pairs_anew in range(1 + PAIRS_ANEW_MAX):
         try:
-            Attempt(host, experiment, run, seed, progress).perform()
+            Attempt(host, experiment, run, seed, progress, xen_dump=xen_dump).perform()
             return
         except (GuestLost, TestbedError) as error:
             lost = _lost_guests(host, error)

@@ -64,6 +64,39 @@ class Evidence:
         value = self._seen(role).get("alive")
         return value if isinstance(value, bool) else None
 
+    def stopped(self, role: Role) -> bool:
+        """Whether its process was stopped by a signal at the last look."""
+        return self._seen(role).get("stopped") is True
+
+    def domain_state(self, role: Role) -> str | None:
+        """What Xen had its domain in: "running", "blocked", "paused" ...; None: not known."""
+        value = _mapping(self._seen(role).get("domain")).get("state")
+        return value if isinstance(value, str) else None
+
+    def counted(self, role: Role) -> int | None:
+        """Events that its domain's kernel had taken for its port since that was there.
+
+        A port is new when it is bound, and has raised once at most when the channel is ready. One
+        that has counted more by then had another owner before: nothing is known of it.
+        """
+        interrupts = _mapping(self._seen(role).get("interrupts"))
+        ready, now = (_mapping(interrupts.get(when)).get("count") for when in ("ready", "now"))
+        known = isinstance(ready, int) and isinstance(now, int) and ready <= 1
+        return now if known else None
+
+    def events_read(self, role: Role) -> int | None:
+        """Events that its process had read from the port."""
+        value = self._seen(role).get("events_read")
+        return value if isinstance(value, int) else None
+
+    def in_xen(self, role: Role) -> tuple[bool, bool] | None:
+        """Whether its port was pending in Xen, and whether masked; None: not known."""
+        port = _mapping(self._seen(role).get("event_channel"))
+        pending, masked = port.get("pending"), port.get("masked")
+        if isinstance(pending, bool) and isinstance(masked, bool):
+            return pending, masked
+        return None
+
     def records_at_last_look(self, role: Role) -> int | None:
         """Records it had written then."""
         value = self._seen(role).get("records")
@@ -103,8 +136,17 @@ class Evidence:
 
     def _is_still(self, role: Role) -> bool:
         first, second = self._seen(role, -2), self._seen(role, -1)
+        if all(self._cannot_run(look) for look in (first, second)):
+            records = first.get("records")
+            return records is not None and bool(records == second.get("records"))
         same = all(first.get(key) == second.get(key) for key in ("records", "page"))
         return same and self._blocked(first) and self._blocked(second)
+
+    @staticmethod
+    def _cannot_run(seen: Mapping[str, Any]) -> bool:
+        """Stopped by a signal, or its domain paused: it does nothing until somebody says so."""
+        is_paused = _mapping(seen.get("domain")).get("state") == "paused"
+        return is_paused or seen.get("stopped") is True
 
     @staticmethod
     def _blocked(seen: Mapping[str, Any]) -> bool:

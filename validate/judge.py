@@ -117,6 +117,7 @@ def framed(found: Verdict, case: Case) -> Verdict:
         spec_hash=case.tables.hash,
         host=dict(facts.get("host") or {}),
         domain_type=str(facts.get("domain_type") or "none"),
+        outcome=case.evidence.outcome,
         records=sum(len(records) for records in every),
         faults_injected=dropped,
         schedule=facts.get("schedule"),

@@ -26,6 +26,13 @@ WAITS_BY_ITSELF = "wait"
 DOMAIN_GONE = "peer domain gone"
 """To blame where a call waits for a domain that is no more, of which nobody tells (L9)."""
 
+NOT_CALLING = "application not calling"
+"""To blame where a call is due that nobody makes, or a process is stopped in the middle of one."""
+
+DOMAIN_PAUSED = "peer domain paused"
+"""To blame for what an endpoint does not do whose domain Xen does not run."""
+XEN_BITS = ("pending", "masked")
+
 OwnerOf = Callable[[str], str]
 """Who owes a fair action, as the spec's action map says."""
 
@@ -87,11 +94,22 @@ def progress_of(ends: Sequence[EndState], question: Question) -> Judged:
     owner = " or ".join(faults) if word == "VIOLATION" else _owner(word, fitting)
     return Judged(
         word=word,
-        reason=_reason(word, said, owed),
+        reason=_reason(word, said, owed) + _more(word, said, question),
         due_action=" or ".join(due) if word == "VIOLATION" else None,
         fault_of=owner,
         candidates=shown,
     )
+
+
+def _more(word: ProgressWord, said: Sequence[_Said], question: Question) -> str:
+    """What was seen of the event that a violation is about."""
+    if word != "VIOLATION":
+        return ""
+    states = question.states
+    due = {action for one in said for action in one.due}
+    waiting = [side for side in SIDES if states.wait(side) in due]
+    words = [event_words(question.role(side), question.evidence) for side in waiting]
+    return "".join(f" {text}" for text in words if text)
 
 
 def _owner(word: ProgressWord, ends: Sequence[EndState]) -> str | None:
@@ -160,18 +178,46 @@ def _fault(action: str, state: State, question: Question) -> str | None:
     role = question.role(side)
     if _is_dead(role, evidence):
         return "peer process"
+    if evidence.domain_state(role) == "paused":
+        return DOMAIN_PAUSED
     readable = evidence.readable(role)
     if action == states.wait(side):
-        if readable is None:
-            return None
-        return "kernel" if readable else "event channel"
+        return event_lost_by(role, evidence)
     owner = question.owner_of(action)
     waits = evidence.in_call(role) == WAITS_BY_ITSELF
     if owner == "application" and waits and states.port(state, side) and readable is False:
         # What should have made its event descriptor readable was lost: it cannot know that there is
         # something to do.
         return "event channel"
-    return owner
+    return NOT_CALLING if owner == "application" or evidence.stopped(role) else owner
+
+
+def event_lost_by(role: Role, evidence: Evidence) -> str | None:
+    """Who has an event that is due to a process which sleeps; None when that is not known.
+
+    It goes from Xen to the domain's kernel, which counts it, and makes the descriptor readable. The
+    kernel masks a port in Xen until its process has read the event before.
+    """
+    readable = evidence.readable(role)
+    if readable is None:
+        return None
+    counted, read = evidence.counted(role), evidence.events_read(role)
+    if readable or (counted is not None and read is not None and counted > read):
+        return "kernel"
+    return "kernel" if evidence.in_xen(role) == (True, True) else "event channel"
+
+
+def event_words(role: Role, evidence: Evidence) -> str:
+    """What was seen on an event's way to a process; empty if nothing but its descriptor was."""
+    found = []
+    counted, read = evidence.counted(role), evidence.events_read(role)
+    if counted is not None and read is not None:
+        found.append(f"its kernel counted {counted} events on the port and its process read {read}")
+    if (port := evidence.in_xen(role)) is not None:
+        bits = zip(XEN_BITS, port, strict=True)
+        words = " and ".join(name if is_so else f"not {name}" for name, is_so in bits)
+        found.append(f"in Xen the port was {words}")
+    return f"Of the {role}: {', '.join(found)}." if found else ""
 
 
 def _is_dead(role: Role, evidence: Evidence) -> bool:

@@ -116,6 +116,7 @@ class Expectation:
     progress: str = "PROGRESS"
     known: tuple[str, ...] = ()
     fault_of: str | None = None
+    outcome: str | None = None
 
     @staticmethod
     def of(expect: Mapping[str, Any] | None) -> Expectation:
@@ -137,8 +138,8 @@ class Verdict:
     progress_reason: str = ""
     known: tuple[KnownUse, ...] = ()
     fault_of: str | None = None
-    """VIOLATION: "application", "library", "kernel", "event channel" or "peer process"; STALLED:
-    "peer domain gone", if it is."""
+    """VIOLATION: "application not calling", "library", "kernel", "event channel" or "peer process";
+    STALLED: "peer domain gone", if it is."""
     due_action: str | None = None
     """VIOLATION: the action of the spec that was due."""
     first_unexplained: Place | None = None
@@ -153,6 +154,8 @@ class Verdict:
     """SHA-256 of the spec's text and its action map."""
     host: Mapping[str, Any] = field(default_factory=dict)
     domain_type: str = "none"
+    outcome: str | None = None
+    """How the run ended, in the words of `run.json`; None: not known."""
     records: int = 0
     seconds: float = 0.0
     faults_injected: int = 0
@@ -195,6 +198,7 @@ class Verdict:
             (self.conformance, self.progress) == (want.conformance, want.progress)
             and (not want.known or set(want.known) == {use.id for use in self.known})
             and (want.fault_of is None or want.fault_of == self.fault_of)
+            and (want.outcome is None or want.outcome == self.outcome)
         )
 
     @property

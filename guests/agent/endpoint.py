@@ -106,7 +106,7 @@ class Endpoint:
 
     `on_payload(position, count, ok)` is told of every read, `on_operation(number)` of every
     operation that begins; `await_hold()` returns when the peer's tracer has begun to hold it, or
-    raises PeerGone.
+    raises PeerGone; `stop()` stops this process.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class Endpoint:
         on_payload: Callable[[int, int, bool], None],
         on_operation: Callable[[int], None],
         await_hold: Callable[[], object],
+        stop: Callable[[], object],
     ) -> None:
         self._channel = channel
         self._plan = plan
@@ -125,6 +126,7 @@ class Endpoint:
         self._on_payload = on_payload
         self._on_operation = on_operation
         self._await_hold = await_hold
+        self._stop = stop
         self.result = Result()
 
     def perform(self) -> Result:
@@ -186,6 +188,8 @@ class Endpoint:
             # Idleness of the workload, as a pause is.
             with self._activity.doing("pause"):
                 self._await_hold()
+        elif do == "stop":
+            self._stop()
         else:
             with self._activity.doing(do):
                 getattr(self._channel, do)()

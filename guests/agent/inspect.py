@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 from pathlib import Path
 from typing import Any
+
+SYS_PIDFD_GETFD = 438
+"""The same on every architecture (Linux 5.6 and newer)."""
+libc = ctypes.CDLL(None)
 
 
 def thread_state(pid: int, tid: int) -> dict[str, Any] | None:
@@ -26,6 +32,22 @@ def thread_state(pid: int, tid: int) -> dict[str, Any] | None:
         "wait_channel": _read(task / "wchan"),
         "blocked_in_kernel": state in "SD" and number is not None,
     }
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal: nothing in it runs until it is told to go on."""
+    return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] == ["T"]
+
+
+def is_readable(pidfd: int, descriptor: int) -> bool | None:
+    """Whether a descriptor of another process has something to be read; None: it cannot be had."""
+    copy = libc.syscall(SYS_PIDFD_GETFD, pidfd, descriptor, 0)
+    if copy < 0:
+        return None
+    try:
+        return bool(select.select([copy], [], [], 0)[0])
+    finally:
+        os.close(copy)
 
 
 def _syscall(task: Path) -> int | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vchan_testbed.errors import TestbedError
-from vchan_testbed.guests.agent import inspect
+from vchan_testbed.guests.agent import inspect, interrupts
 from vchan_testbed.guests.agent.child import Child, Serve
 from vchan_testbed.guests.agent.store import remove_keys
 from vchan_testbed.guests.agent.trace_stream import TraceStream
@@ -59,6 +59,9 @@ class Supervisor:
         self._look_due = False
         self._look_number: int | None = None
         self._for_worker: list[Message] = []
+        self._last_words: Message = {}
+        """What the worker said of itself before it stopped."""
+        self._at_ready: interrupts.Counted = {"count": None, "why": "the channel was not ready"}
 
     def serve(self) -> int:
         """Until the host says finish or rest, or hangs up. Returns the process's exit status."""
@@ -172,8 +175,33 @@ class Supervisor:
         if self._worker is None or self._done:
             self._send({"type": "look", "number": number, "alive": False, "threads": []})
             return
+        if inspect.is_stopped(self._worker.pid):
+            self._send({"type": "look", "number": number, **self._look_at_stopped(self._worker)})
+            return
         self._look_due, self._look_number = True, number
         self._tell_worker({"type": "look", "number": number})
+
+    def _look_at_stopped(self, worker: Child) -> Message:
+        """It cannot answer, and writes no record: it has those that it had when it stopped."""
+        said = self._last_words
+        descriptor = said.get("event_fd")
+        readable = None if descriptor is None else inspect.is_readable(worker.pidfd, descriptor)
+        return {
+            "alive": True,
+            "stopped": True,
+            "threads": self._thread_states(said.get("calls", {}), said.get("held", [])),
+            "event_fd_readable": readable,
+            "records": said.get("records"),
+            **self._interrupts(),
+        }
+
+    def _counted_now(self) -> interrupts.Counted:
+        assert self._worker is not None
+        return interrupts.counted(interrupts.name_of(self._worker.pid))
+
+    def _interrupts(self) -> Message:
+        """What the kernel had counted when the channel was ready, and has by now."""
+        return {"interrupts": {"ready": self._at_ready, "now": self._counted_now()}}
 
     def _stop(self) -> None:
         """Both ends are stopped before either is killed: the death of one wakes the other."""
@@ -201,13 +229,21 @@ class Supervisor:
     def _pass_on(self, message: Message) -> None:
         if message["type"] == "doorbell":
             return
+        if message["type"] == "stops":
+            self._last_words = message
+            assert self._worker is not None
+            # A look that comes before it has stopped would wait for its answer in vain.
+            os.waitid(os.P_PIDFD, self._worker.pidfd, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            return
         if message["type"] == "held":
             # Whoever hears of it has the trace up to the fault's record: the domain may die next.
             self._trace.pump()
+        if message["type"] in ("listening", "connected"):
+            self._at_ready = self._counted_now()
         if message["type"] == "look":
             self._look_due = False
             threads = self._thread_states(message.pop("calls"), message.pop("held"))
-            message = {**message, "alive": True, "threads": threads}
+            message = {**message, "alive": True, "threads": threads, **self._interrupts()}
         self._send(message)
 
     def _thread_states(self, calls: dict[str, str | None], held: list[int]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -24,6 +25,7 @@ from vchan_testbed.bindings.channel import Client, Server
 from vchan_testbed.bindings.errors import NoSuchPath, PeerGone
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.agent.endpoint import Activity, Endpoint, Plan
+from vchan_testbed.guests.agent.interrupts import take_own_name
 from vchan_testbed.tracer.attach import FAULT_STATES, Tracer
 from vchan_testbed.tracer.layout import HOLDING_FAULTS, Cell
 
@@ -85,6 +87,7 @@ def serve(connection: socket.socket) -> int:
 
 def run(supervisor: Supervisor, start: Message) -> None:
     """Trace, connect, perform, report."""
+    take_own_name()
     experiment = start["experiment"]
     role = start["role"]
     plan = Plan(
@@ -122,6 +125,7 @@ def run(supervisor: Supervisor, start: Message) -> None:
             on_payload=tracer.payload,
             on_operation=lambda n: supervisor.send({"type": "progress", "operation": n}),
             await_hold=lambda: await_hold(tracer, peer_holds, role),
+            stop=lambda: stop(supervisor, tracer, activity),
         )
         result = dataclasses.asdict(endpoint.perform())
         result["seconds"] = time.monotonic() - began
@@ -244,6 +248,17 @@ def await_hold(tracer: Tracer, peer_holds: threading.Semaphore, role: str) -> No
         page = tracer.look()["page"]
         if page is not None and not bytes.fromhex(page)[peer_live]:
             raise PeerGone("await_hold", 0, "the peer has gone and was not held")
+
+
+def stop(supervisor: Supervisor, tracer: Tracer, activity: Activity) -> None:
+    """Stop this process, as SIGSTOP does; what it would answer to a look is said before.
+
+    It comes back if somebody lets it go on.
+    """
+    look = tracer.look()
+    told = {**seen(look), "event_fd": look["event_fd"], "calls": activity.now()}
+    supervisor.send({"type": "stops", **told})
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def seen(look: Message) -> Message:

@@ -20,7 +20,7 @@ from typing import Any
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.frames import Frame, FrameError, Kind, Message, encode, message_frame
 from vchan_testbed.guests.ground import selftest
-from vchan_testbed.guests.helper import xl
+from vchan_testbed.guests.helper import evtchn_dump, xl
 from vchan_testbed.guests.helper.agents import Agents
 from vchan_testbed.guests.helper.consoles import Console, open_kernel_log
 from vchan_testbed.guests.helper.counts import counts
@@ -65,6 +65,7 @@ class Helper:
             "destroy": self._destroy,
             "act": self._act,
             "states": self._states,
+            "look": self._look,
             "counts": self._counts,
             "consoles": self._consoles,
             "clock": self._clock,
@@ -247,6 +248,23 @@ class Helper:
     async def _states(self, message: Message) -> Message:
         await self._domains.refresh()
         return {"type": "states", "domains": await self._with_causes(self._own_domains())}
+
+    async def _look(self, message: Message) -> Message:
+        """What Xen has of some domains, of anybody's: at most their states and ports are told."""
+        domids = [int(domid) for domid in message["domids"]]
+        there = {domain.domid: domain.scheduling for domain in await xl.list_domains()}
+        ports = await evtchn_dump.dumped(domids) if message["dump"] else {}
+        return {
+            "type": "looked",
+            "domains": [
+                {
+                    "domid": domid,
+                    "state": there.get(domid, "gone"),
+                    "event_channels": ports.get(domid),
+                }
+                for domid in domids
+            ],
+        }
 
     async def _with_causes(self, domains: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Xen's console names the virtual CPU that faulted thrice (dNvM, N the domid)."""

@@ -35,6 +35,8 @@ class Domain:
     vcpus: int
     state: str
     """"gone", "crashed", "shut down", "dying", "paused" or "alive"."""
+    scheduling: str = "not known"
+    """The same, and of one that is alive "running", "blocked" or "ready to run"."""
 
 
 class CommandFailed(TestbedError):
@@ -116,7 +118,8 @@ def parse_list(text: str) -> list[Domain]:
         if len(parts) != 6 or not all(part.isdigit() for part in parts[1:4]):
             raise TestbedError(f"`xl list` printed a line of another form: {line!r}")
         name, domid, memory, vcpus, letters, _ = parts
-        domains.append(Domain(name, int(domid), int(memory), int(vcpus), state_of(letters)))
+        state, scheduling = state_of(letters), scheduling_of(letters)
+        domains.append(Domain(name, int(domid), int(memory), int(vcpus), state, scheduling))
     return domains
 
 
@@ -126,6 +129,15 @@ def state_of(letters: str) -> str:
         if letter in letters:
             return state
     return "alive"
+
+
+def scheduling_of(letters: str) -> str:
+    """As `state_of`, and of a domain that is alive what Xen's scheduler has of it."""
+    state = state_of(letters)
+    if state != "alive":
+        return state
+    # Without a letter it could run, and another domain does.
+    return "running" if "r" in letters else "blocked" if "b" in letters else "ready to run"
 
 
 def parse_info(text: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +30,7 @@ from vchan_testbed.guests.frames import (
     message_frame,
     read_frame,
 )
-from vchan_testbed.guests.hosts.protocol import AgentLink
+from vchan_testbed.guests.hosts.protocol import AgentLink, nothing_seen
 from vchan_testbed.guests.loopback import LoopbackWorld
 
 DOMIDS = {"server": 1, "client": 2}
@@ -174,6 +175,10 @@ class LoopbackHost:
             f"There is no domain {domid} on the loopback host to {do}.",
             next_step="Run the experiment on Xen: --host qemu, local or ssh://USER@NAME.",
         )
+
+    def look(self, domids: Sequence[int], *, dump: bool) -> dict[int, dict[str, Any]]:
+        """There is nothing to look at."""
+        return nothing_seen(domids, "there is no Xen on the loopback host", dump=dump)
 
     def lost_guests(self) -> list[str]:
         """There is no emulator that could lose one."""

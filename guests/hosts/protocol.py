@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -10,6 +11,14 @@ from vchan_testbed.guests.experiment import Experiment
 from vchan_testbed.guests.frames import Frame, Message
 
 Facts = dict[str, Any]
+
+
+def nothing_seen(domids: Sequence[int], why: str, *, dump: bool) -> dict[int, Facts]:
+    """What a host that cannot look at domains has to say of them."""
+    seen: Facts = {"domain": {"state": None, "why": why}}
+    if dump:
+        seen["event_channels"] = {"ports": None, "why": why}
+    return {domid: dict(seen) for domid in domids}
 
 
 class AgentLink(Protocol):
@@ -61,6 +70,14 @@ class Host(Protocol):
         """Pause, unpause or destroy (`do`) the domain of an endpoint, as anybody may.
 
         Raises TestbedError, and InputError where there are no domains.
+        """
+
+    def look(self, domids: Sequence[int], *, dump: bool) -> dict[int, Facts]:
+        """What Xen has of domains, by domid: `domain`, and with `dump` also `event_channels`.
+
+        `domain` has a `state` ("running", "blocked", "ready to run", "paused", "dying", "crashed",
+        "shut down", "gone"), `event_channels` has `ports` (helper/evtchn_dump.py); each of them is
+        None where it is not known, and `why` says so. Raises nothing: a look is no failure.
         """
 
     def lost_guests(self) -> list[str]:

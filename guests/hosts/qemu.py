@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -119,6 +120,10 @@ class QemuHost:
     def act(self, domid: int, do: str) -> None:
         """Pause, unpause or destroy the domain of an endpoint. Raises TestbedError."""
         self._running.host.act(domid, do)
+
+    def look(self, domids: Sequence[int], *, dump: bool) -> dict[int, dict[str, Any]]:
+        """States of domains, and with `dump` the ports that Xen has of each."""
+        return self._running.host.look(domids, dump=dump)
 
     def lost_guests(self) -> list[str]:
         """Guests that died of a triple fault: under TCG that is the emulator's failure.

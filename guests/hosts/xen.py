@@ -6,7 +6,7 @@ the stream, where the guests' kernel lies, and whether an emulator may lose gues
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,7 @@ from vchan_testbed.guests.hosts.client import (
     HelperClient,
     HelperGone,
 )
-from vchan_testbed.guests.hosts.protocol import AgentLink
+from vchan_testbed.guests.hosts.protocol import AgentLink, nothing_seen
 from vchan_testbed.guests.images import Images
 from vchan_testbed.progress import Progress
 
@@ -149,6 +149,14 @@ class XenHost:
         """Pause, unpause or destroy the domain of an endpoint. Raises TestbedError."""
         self._client.ask("act", domid=domid, do=do)
 
+    def look(self, domids: Sequence[int], *, dump: bool) -> dict[int, dict[str, Any]]:
+        """States of domains, and with `dump` the ports that Xen has of each."""
+        try:
+            answer = self._client.ask("look", domids=list(domids), dump=dump)
+        except TestbedError as error:
+            return nothing_seen(domids, error.message, dump=dump)
+        return {seen["domid"]: _as_seen(seen, dump=dump) for seen in answer["domains"]}
+
     def lost_guests(self) -> list[str]:
         """Guests that died of a triple fault under an emulator: no workload does that."""
         if not self._emulated:
@@ -271,6 +279,11 @@ def on_the_host(client: HelperClient) -> Guest:
     if guest is None:
         raise TestbedError("dom0's image holds no guest.", next_step="Build the image again.")
     return Guest(**guest)
+
+
+def _as_seen(seen: Message, *, dump: bool) -> dict[str, Any]:
+    found = {"domain": {"state": seen["state"]}}
+    return {**found, "event_channels": seen["event_channels"]} if dump else found
 
 
 def _is_as(domain: Message, config: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vchan_testbed.guests.quiescence import SILENT, endpoint_look, quiescent, stands_still
+from vchan_testbed.validate.evidence import Evidence
 
 Look = dict[str, Any]
 THREAD = {"tid": 7, "state": "S", "syscall": 0, "blocked_in_kernel": True, "in_call": "read"}
@@ -63,6 +64,32 @@ def test_an_unread_event_is_not_quiescent_though_all_sleep() -> None:
     second["endpoints"]["client"]["event_fd_readable"] = True
     assert stands_still(first, second)
     assert not quiescent(first, second)
+
+
+def stopped(records: int | None) -> Look:
+    """What a supervisor answers for a worker that a signal has stopped."""
+    thread = {**THREAD, "state": "T", "blocked_in_kernel": False, "in_call": None}
+    message = {"alive": True, "stopped": True, "threads": [thread], "records": records}
+    return endpoint_look(message)
+
+
+def test_a_process_that_is_stopped_stands_still() -> None:
+    looks = still()
+    for look in looks:
+        look["endpoints"]["server"] = stopped(10)
+    assert stands_still(*looks)
+    assert Evidence({"quiescence": {"looks": list(looks)}}).stands_still
+
+
+@pytest.mark.parametrize(("before", "after"), [(10, 11), (None, None)])
+def test_one_of_which_nobody_knows_what_it_wrote_does_not(
+    before: int | None, after: int | None
+) -> None:
+    looks = still()
+    for look, records in zip(looks, (before, after), strict=True):
+        look["endpoints"]["server"] = stopped(records)
+    assert not stands_still(*looks)
+    assert not Evidence({"quiescence": {"looks": list(looks)}}).stands_still
 
 
 @pytest.mark.parametrize("gone", [None, {"type": "look", "alive": False, "threads": []}])

@@ -204,7 +204,7 @@ def test_what_was_collected_before_a_failure_stays_and_is_named(
 def test_what_the_system_refuses_is_one_message_and_the_traceback_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_to_a_full_disk(*_: object) -> None:
+    def write_to_a_full_disk(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("vchan_testbed.commands.run.run_experiment", write_to_a_full_disk)
@@ -224,7 +224,7 @@ def test_of_a_machine_that_does_not_come_up_the_whole_console_is_kept(
     console = tmp_path / "serial-line.txt"
     console.write_text("(XEN) one\r\r\n(XEN) two\r\r\n")
 
-    def fail_to_boot(*_: object) -> None:
+    def fail_to_boot(*_: object, **__: object) -> None:
         raise TestbedError("It ended.", console="(XEN) one\r\r\n(XEN) two\r\r\n", log=console)
 
     monkeypatch.setattr("vchan_testbed.commands.run.run_experiment", fail_to_boot)
@@ -241,7 +241,7 @@ def test_with_no_room_left_for_the_end_of_the_story_the_message_is_the_same(
 ) -> None:
     out = tmp_path / "run"
 
-    def full_from_now_on(*_: object) -> None:
+    def full_from_now_on(*_: object, **__: object) -> None:
         monkeypatch.setattr(Path, "write_text", refuse)
         refuse()
 

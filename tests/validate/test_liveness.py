@@ -66,7 +66,7 @@ DUE = [
     ("r_wait", seen(readable=True), "VIOLATION", "kernel"),
     ("r_wait", seen(readable=None), "INCONCLUSIVE", None),
     ("r_raise", seen(), "VIOLATION", "library"),
-    ("r_call", seen(), "VIOLATION", "application"),
+    ("r_call", seen(), "VIOLATION", "application not calling"),
     ("r_close_raise", seen(alive=False, threads=[]), "VIOLATION", "peer process"),
 ]
 

@@ -77,9 +77,9 @@ def _quiescence(facts: Facts) -> Iterator[Block]:
     looks = quiescence.get("looks") or []
     heads = ("Seen", *(_look_title(number, look) for number, look in enumerate(looks, 1)))
     rows = tuple(
-        (f"{role}: {name}", *(_seen(look, role)[name] for look in looks))
+        (f"{role}: {name}", *(look_words(look, role)[name] for look in looks))
         for role in ENDPOINTS
-        for name in (_seen(looks[0], role) if looks else ())
+        for name in (look_words(looks[0], role) if looks else ())
     )
     yield Table("Each look, each endpoint", heads, rows, numeric=False)
 
@@ -89,7 +89,7 @@ def _look_title(number: int, look: Mapping[str, Any]) -> str:
     return f"Look {number}" + (f", after {at:.1f} s" if isinstance(at, int | float) else "")
 
 
-def _seen(look: Mapping[str, Any], role: str) -> dict[str, str]:
+def look_words(look: Mapping[str, Any], role: str) -> dict[str, str]:
     """What one look shows of one endpoint, in words."""
     seen = (look.get("endpoints") or {}).get(role) or {}
     threads = seen.get("threads") or []
@@ -97,14 +97,49 @@ def _seen(look: Mapping[str, Any], role: str) -> dict[str, str]:
     records = seen.get("records")
     places = sorted({str(each["wait_channel"]) for each in threads if each.get("wait_channel")})
     return {
-        "alive": _yes_no(seen.get("alive")),
+        "alive": _yes_no(seen.get("alive")) + (", stopped" if seen.get("stopped") else ""),
         "in call": str(seen.get("in_call") or "none"),
         "threads blocked in the kernel": f"{blocked} of {len(threads)}"
         + (f" ({', '.join(places)})" if places else ""),
         "event fd readable": _yes_no(seen.get("event_fd_readable")),
-        "records": units.count(records) if isinstance(records, int) else "unknown",
+        "events counted by the kernel": _interrupts(seen.get("interrupts")),
+        "events read by the process": _number(seen.get("events_read")),
+        "domain, as Xen has it": _known(seen.get("domain"), "state"),
+        "its port in Xen": _port(seen),
+        "records": _number(records),
         "shared page": page_words(seen.get("page")),
     }
+
+
+def _interrupts(seen: object) -> str:
+    """When the channel was ready, and now."""
+    if not isinstance(seen, Mapping):
+        return "unknown"
+    ready, now = (_known(seen.get(when), "count") for when in ("ready", "now"))
+    return now if ready == now and ready.startswith("unknown") else f"{ready} at first, {now} now"
+
+
+def _port(seen: Mapping[str, Any]) -> str:
+    """The port's number, and its bits if Xen was asked."""
+    number, bits = _number(seen.get("port")), seen.get("event_channel")
+    if not isinstance(bits, Mapping):
+        return f"{number}; not asked for"
+    if not isinstance(bits.get("pending"), bool):
+        return f"{number}; {_known(bits, 'pending')}"
+    words = (name if bits.get(name) else f"not {name}" for name in ("pending", "masked"))
+    return f"{number}; {', '.join(words)}"
+
+
+def _known(seen: object, name: str) -> str:
+    """An entry of a look, or that it is unknown, and why."""
+    found = seen if isinstance(seen, Mapping) else {}
+    if found.get(name) is not None:
+        return str(found[name])
+    return f"unknown: {found['why']}" if found.get("why") else "unknown"
+
+
+def _number(value: object) -> str:
+    return units.count(value) if isinstance(value, int) else "unknown"
 
 
 def _yes_no(value: object) -> str:

@@ -39,6 +39,7 @@ class Options:
     out: Path | None
     seed: int | None
     validate: bool
+    xen_dump: bool = False
 
     def asked(self) -> dict[str, str | None]:
         """For `run.json`: what it takes, with the seed there, to do the same again."""
@@ -66,6 +67,11 @@ class Options:
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of random sizes. [default: a new one]"
 )
+@click.option(
+    "--xen-dump",
+    is_flag=True,
+    help="Have Xen dump its event channels to its console when the run stands still.",
+)
 @click.option("--no-validate", is_flag=True, help="Collect the traces, but do not judge them.")
 @click.pass_context
 def run(
@@ -75,6 +81,7 @@ def run(
     domain_type: str | None,
     out: Path | None,
     seed: int | None,
+    xen_dump: bool,
     no_validate: bool,
 ) -> None:
     """Run EXPERIMENT (a YAML file; without it the default one) and judge the traces.
@@ -82,7 +89,7 @@ def run(
     The run directory keeps the traces, the consoles, the verdict and the report. What fails keeps
     there what it had collected.
     """
-    options = Options(experiment, host, domain_type, out, seed, not no_validate)
+    options = Options(experiment, host, domain_type, out, seed, not no_validate, xen_dump)
     context.exit(perform(options, for_terminal()))
 
 
@@ -119,7 +126,7 @@ def ran(options: Options, progress: Progress) -> tuple[int, RunDirectory]:
             directory.update(host=host.facts())
             if host.kind == "loopback":
                 progress.note("Loopback host: no Xen is involved.")
-            run_experiment(host, experiment, directory, seed, progress)
+            run_experiment(host, experiment, directory, seed, progress, xen_dump=options.xen_dump)
         directory.update(state="complete")
         if not options.validate:
             return ExitStatus.EXPECTED, directory
