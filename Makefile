@@ -5,6 +5,7 @@
 # make places  where both ends of a channel may be with which page, by TLC: specs/places.json
 # make matrix  each fault at each action of the spec, against tests/matrix/cells.json
 # make conforming  ten thousand random runs, none of which may be rejected
+# make pausing  two thousand random runs that pause, none of which may be taken for one that hangs
 # make hangs  each reproducer of a reported hang, 20 times, and how often it came out as it is meant
 # make siege  a traced end under a million stores of garbage, at each end, in each manner
 # make setup  only install what is missing
@@ -20,7 +21,8 @@ TESTS ?= tests
 EXTENSION_SOURCES := pyproject.toml setup.py $(wildcard bindings/build_*.py bindings/declarations.py \
   tracer/build_*.py tracer/core/*.c tracer/core/*.h tracer/preload/*.c)
 
-.PHONY: run test specs mutants places matrix conforming hangs siege setup packages lint clean
+.PHONY: run test specs mutants places matrix conforming pausing hangs siege setup packages lint \
+  clean
 
 run: setup
 	$(BIN)/vchan-testbed run $(ARGS)
@@ -43,6 +45,9 @@ matrix: setup
 
 conforming: setup
 	$(BIN)/python tests/matrix/conforming.py $(ARGS)
+
+pausing: setup
+	$(BIN)/python tests/matrix/pausing.py $(ARGS)
 
 hangs: setup
 	$(BIN)/python tests/matrix/hangs.py $(ARGS)

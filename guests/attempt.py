@@ -84,6 +84,7 @@ class Attempt:
         # Its first step may be one of a connected channel alone: then nobody goes before that.
         self._conducts = any(begins_in_init(experiment.schedule, side) for side in ENDPOINTS)
         self._is_let_go = False
+        self._times_looked_at = 0
         self._acts: list[dict[str, Any]] = []
         self._began = time.monotonic()
         self.messages: list[str] = []
@@ -204,6 +205,7 @@ class Attempt:
     def _stands_still(self) -> bool:
         """Look twice, a settle time apart; whatever moves in between says no."""
         settle = self._experiment.timeouts.settle_seconds
+        self._times_looked_at += 1
         self._progress.note(f"nothing has moved for {settle:g} s: looking")
         first = self._look()
         began = time.monotonic()
@@ -462,6 +464,7 @@ class Attempt:
             },
             domain_type=_domain_type(self._sides["server"], self._sides["client"]),
             quiescence=self._quiescence,
+            times_looked_at=self._times_looked_at,
             faults=faults,
             schedule=self._conductor.facts(),
             acts=self._acts,

@@ -34,7 +34,7 @@ SILENT: Look = {**NOBODY, "answered": False}
 def endpoint_look(message: Look | None) -> Look:
     """One endpoint's part of a look, from its agent's answer."""
     if message is None:
-        return dict(NOBODY)
+        return {**NOBODY, "interrupts": not_counted("its domain is gone")}
     calls = [thread["in_call"] for thread in message["threads"] if thread["in_call"]]
     return {
         **NOBODY,
@@ -72,7 +72,13 @@ def paused_look(records: int | None) -> Look:
 
     `records` is how many it has written in all; None: that is not known.
     """
-    return {**NOBODY, "alive": True, "records": records}
+    uncounted = not_counted("its domain is paused: nobody answers there")
+    return {**NOBODY, "alive": True, "records": records, "interrupts": uncounted}
+
+
+def not_counted(why: str) -> Look:
+    """That nobody knows what the kernel has counted."""
+    return {when: {"count": None, "why": why} for when in ("ready", "now")}
 
 
 def is_paused(look: Look) -> bool:

@@ -12,7 +12,9 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from batch import Planned
 from batches import Batch, Clock, Ran, keep_only, performed
+from lasting import LastingLoopbackHost
 from sources import source_key
 from workloads import GROUP, numbers_of, workload_of
 
+from vchan_testbed.guests.experiment import Experiment
+from vchan_testbed.guests.hosts.protocol import Host
 from vchan_testbed.rundir import write_atomically
 from vchan_testbed.validate.prepare import load_tables
 
@@ -32,9 +37,23 @@ SECONDS = 540.0
 """Of one piece of the sweep."""
 
 
-def planned(seed: int, number: int) -> Planned:
-    """A run of the sweep."""
-    return Planned(f"{number:05}", workload_of(seed, number), seed * 1_000_000 + number)
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sweep: what its runs are, and where they are made."""
+
+    pins: Path
+    folder: Path
+    runs: int
+    workload: Callable[[int, int], Experiment]
+    """Of a seed and the run's number."""
+    host: Callable[[], AbstractContextManager[Host]]
+
+    def planned(self, seed: int, number: int) -> Planned:
+        """A run of the sweep."""
+        return Planned(f"{number:05}", self.workload(seed, number), seed * 1_000_000 + number)
+
+
+CONFORMING = Kind(PINS, FOLDER, 10_000, workload_of, LastingLoopbackHost)
 
 
 def row_of(ran: Ran) -> dict[str, Any]:
@@ -46,6 +65,7 @@ def row_of(ran: Ran) -> dict[str, Any]:
         "progress": ran.said[1],
         "outcome": facts.get("outcome") or "not made",
         "delays": dict(Counter(fault["became"] for fault in facts.get("faults", []))),
+        "looked at": facts.get("times_looked_at", 0),
         "layout": _layout_of(facts["experiment"]),
     }
     if verdict is not None:
@@ -130,6 +150,8 @@ def summary(seed: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "workloads": _counted(kind for row in rows for kind in row["layout"]),
         "delays": dict(sorted(delays.items())),
         "records": sum(row.get("records", 0) for row in rows),
+        "runs that were looked at": sum(row["looked at"] > 0 for row in rows),
+        "times that they were": sum(row["looked at"] for row in rows),
         "runs in which both sides overlapped": sum(row.get("overlap", 0) > 0 for row in rows),
         "runs with a wake-up out of nowhere": sum(row.get("spurious", 0) > 0 for row in rows),
         "actions": dict(sorted(actions.items())),
@@ -141,18 +163,22 @@ def _counted(words: Iterator[str]) -> dict[str, int]:
     return dict(sorted(Counter(words).items()))
 
 
-def batches(seed: int, groups: Iterable[int], runs: int) -> Iterator[Batch]:
+def batches(kind: Kind, seed: int, groups: Iterable[int], runs: int) -> Iterator[Batch]:
     """The groups, of so many runs in all."""
     for group in groups:
         numbers = numbers_of(group, runs)
-        yield Batch(f"group-{group:04}", [planned(seed, number) for number in numbers])
+        yield Batch(f"group-{group:04}", [kind.planned(seed, number) for number in numbers])
 
 
-def sweep(seed: int, runs: int, part: tuple[int, int], kept: Kept, clock: Clock) -> None:
+def sweep(
+    kind: Kind, seed: int, runs: int, part: tuple[int, int], kept: Kept, clock: Clock
+) -> None:
     """Go on with a part of the sweep as long as there is time."""
     groups = range(part[0] - 1, -(-runs // GROUP), part[1])
     left = [group for group in groups if not kept.has(group)]
-    for batch, ran in performed(batches(seed, left, runs), kept.folder, clock):
+    for batch, ran in performed(
+        batches(kind, seed, left, runs), kept.folder, clock, host=kind.host()
+    ):
         rows = [row_of(one) for one in ran]
         kept.add(int(batch.name.removeprefix("group-")), rows)
         keep_only(kept.folder / batch.name, [one.name for one in ran if not one.is_good])
@@ -170,24 +196,25 @@ def _part(text: str) -> tuple[int, int]:
     return int(number), int(of)
 
 
-def main() -> int:
+def main(kind: Kind = CONFORMING, about: str | None = __doc__) -> int:
     """Exit status: 0 all good, 1 something is not, 3 there are more to come."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=kind.runs)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of this piece")
     parser.add_argument("--part", type=_part, default=(1, 1), help="as 1/2, to run two at once")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=Path, default=kind.folder)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="make one run, and keep it")
-    parser.add_argument("--pin", action="store_true", help="write conforming.json")
+    parser.add_argument("--pin", action="store_true", help=f"write {kind.pins.name}")
     given = parser.parse_args()
     if given.only is not None:
-        batch = Batch("only", [planned(given.seed, given.only)])
-        ((_, (ran,)),) = performed([batch], given.folder, Clock(given.seconds))
+        batch = Batch("only", [kind.planned(given.seed, given.only)])
+        clock = Clock(given.seconds)
+        ((_, (ran,)),) = performed([batch], given.folder, clock, host=kind.host())
         print(json.dumps(row_of(ran), indent=1))
         return int(not ran.is_good)
     kept = Kept(given.folder, given.seed)
-    sweep(given.seed, given.runs, given.part, kept, Clock(given.seconds))
+    sweep(kind, given.seed, given.runs, given.part, kept, Clock(given.seconds))
     rows = [row for row in kept.rows() if row["number"] < given.runs]
     found = summary(given.seed, rows)
     print(json.dumps({key: found[key] for key in ("runs", "verdicts", "outcomes", "leaked")}))
@@ -197,7 +224,7 @@ def main() -> int:
         print(f"{given.runs - len(rows)} runs are to come: start it again, and it goes on.")
         return 3
     if given.pin:
-        PINS.write_text(json.dumps(found, indent=1) + "\n")
+        kind.pins.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from batches import Clock
-from conforming import PINS, Kept, sweep
+from conforming import CONFORMING, PINS, Kept, sweep
 from workloads import GROUP, layout_of, workload_of
 
 RUNS_MIN = 10_000
@@ -27,7 +27,7 @@ def test_none_of_ten_thousand_was_rejected() -> None:
 
 def test_none_of_some_more_is_either(tmp_path: Path) -> None:
     kept = Kept(tmp_path, SEED)
-    sweep(SEED, RUNS, (1, 1), kept, Clock(SECONDS))
+    sweep(CONFORMING, SEED, RUNS, (1, 1), kept, Clock(SECONDS))
     rows = kept.rows()
     assert [row["number"] for row in rows] == list(range(RUNS))
     assert {(row["conformance"], row["progress"]) for row in rows} == {("ACCEPTED", "PROGRESS")}
