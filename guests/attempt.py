@@ -47,6 +47,8 @@ HELLO_SECONDS_MAX = 120.0
 LOOK_SECONDS_MAX = 30.0
 END_SECONDS_MAX = 60.0
 SHOW_SECONDS = 1.0
+ENDING = ("destroy", "panic", "save")
+"""What may be done to a domain that its agent does not come back from."""
 
 
 class GuestLost(Exception):
@@ -211,6 +213,8 @@ class Attempt:
         began = time.monotonic()
         moved = self._wait(lambda: self._moved_since(began) or self._over(), settle)
         second = self._look()
+        # What came while they answered moved, too.
+        moved = moved or self._moved_since(began) or self._over()
         still = not moved and stands_still(first, second)
         self._look_at_schedule(first, second, moved=moved)
         # Two looks that agree by chance, while something was still on its way, are no evidence;
@@ -418,7 +422,7 @@ class Attempt:
             self._sides[act.domain].link.send({"type": "panic"})
         else:
             self._host.act(self._sides[act.domain].link.domid, act.do)
-        if act.domain != side.endpoint or act.do not in ("destroy", "panic"):
+        if act.domain != side.endpoint or act.do not in ENDING:
             self._release(side.endpoint, number)
 
     def _show(self) -> None:

@@ -13,6 +13,7 @@ from vchan_testbed.guests.experiment_model import (
     RECEIVING,
     SENDING,
     WRITES,
+    Expect,
     Experiment,
     Operation,
     ring_bytes,
@@ -56,7 +57,16 @@ def refuse_what_cannot_end(source: Source, experiment: Experiment) -> None:
 
 
 def _check_domains(source: Source, experiment: Experiment) -> None:
-    if all(experiment.domain(e).type == "dom0" for e in ENDPOINTS):
+    in_dom0 = experiment.server_domain.type == "dom0"
+    if in_dom0 and experiment.channel.server_grants_max is not None:
+        raise source.error(
+            ("channel", "server_grants_max"),
+            "dom0 is to have a limit of grants",
+            "It is the whole host's: let the server run in a domain of its own.",
+        )
+    if experiment.expect.no_channel is None and all(
+        experiment.domain(e).type == "dom0" for e in ENDPOINTS
+    ):
         raise source.error(
             ("domains", "client", "type"),
             "both endpoints are dom0",
@@ -121,6 +131,12 @@ def _check_total(source: Source, experiment: Experiment, endpoint: str) -> None:
 def _check_expectation(source: Source, experiment: Experiment) -> None:
     """What is expected together has to be what one verdict can say."""
     expect = experiment.expect
+    if expect.no_channel is not None and expect != Expect(no_channel=expect.no_channel):
+        raise source.error(
+            ("expect", "no_channel"),
+            "no channel is expected, and a verdict on one",
+            "Expected nothing beside it.",
+        )
     if expect.known and expect.conformance != "KNOWN":
         raise source.error(
             ("expect", "known"),

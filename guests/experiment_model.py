@@ -32,6 +32,8 @@ class ChannelConfig:
     left_first_index: int = 0
     """What both indices of the ring are set to before the client connects."""
     right_first_index: int = 0
+    server_grants_max: int | None = None
+    """Pages that gntalloc may share in the server's domain; None: its own limit."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Tracing:
 class Fault:
     """What goes wrong at one end: the `nth` time that `side` takes the action `at` of the spec.
 
-    `do` is drop, delay, repeat, stale, corrupt or kill; of a domain pause, unpause, destroy or
-    panic. `behind` is an own action and how often it has to be taken before `at` is counted. A
+    `do` is drop, delay, repeat, stale, corrupt or kill; of a domain pause, unpause, destroy, panic
+    or save. `behind` is an own action and how often it has to be taken before `at` is counted. A
     delay has `seconds`, or `until`: an action of the peer and which time, or a field of the shared
     page and a value. `value` or `xor` are what a corrupt puts there; `domain` is the end whose
     domain is meant.
@@ -104,6 +106,12 @@ class Expect:
     fault_of: str | None = None
     outcome: str | None = None
     """How the run is to end, in the words of `run.json`; None: that is left open."""
+    no_channel: str | None = None
+    """A part of what is to be said why no channel can be made; None: one is."""
+
+    def is_met_by(self, message: str) -> bool:
+        """Whether an error is the one that is expected."""
+        return self.no_channel is not None and self.no_channel in message
 
 
 @dataclass(frozen=True)

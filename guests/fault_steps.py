@@ -20,7 +20,7 @@ from vchan_testbed.tracer.layout import ACCESS_KINDS, CELL_WIDTH, Call, Cell, Ki
 
 SPECS = Path(vchan_testbed.__file__).parent / "specs"
 SIDES = ("server", "client")
-ON_DOMAINS = ("pause", "unpause", "destroy", "panic")
+ON_DOMAINS = ("pause", "unpause", "destroy", "panic", "save")
 ANYWHERE = ("delay", "kill")
 """Whatever a step is, it can be waited for and not be come to."""
 OF_LOADS = ("stale", "corrupt")

@@ -46,15 +46,16 @@ def endpoint_look(message: Look | None) -> Look:
 def stands_still(first: Look, second: Look) -> bool:
     """Whether both looks together show that nothing moves: same records, same page, all asleep.
 
-    At least one endpoint lives, and each that does stands still. One that does not answer may be
+    At least one endpoint lives, and each that does stands still; one that ended between the two
+    looks has moved, and its peer may not have heard of it yet. One that does not answer may be
     at work, in a domain that is not run now. A readable event descriptor does not spoil it: a
     thread that sleeps in spite of that will not wake by itself either.
     """
     if not (all_answered(first) and all_answered(second)):
         return False
     ends = [(first["endpoints"][name], second["endpoints"][name]) for name in second["endpoints"]]
-    alive = [pair for pair in ends if pair[1]["alive"]]
-    return bool(alive) and all(_is_still(*pair) for pair in alive)
+    alive = [pair for pair in ends if pair[0]["alive"] or pair[1]["alive"]]
+    return bool(alive) and all(pair[1]["alive"] and _is_still(*pair) for pair in alive)
 
 
 def is_blocked(first: Look, second: Look, endpoint: str) -> bool:

@@ -283,10 +283,11 @@ class FaultKind(IntEnum):
     KILL = 6
     """The process dies by SIGKILL before it."""
     PAUSE = 7
-    """It waits until a domain has been paused; so do the three that follow."""
+    """It waits until a domain has been paused; so do the four that follow."""
     UNPAUSE = 8
     DESTROY = 9
     PANIC = 10
+    SAVE = 11
 
 
 CHANGING_FAULTS = (FaultKind.DROP, FaultKind.REPEAT, FaultKind.STALE, FaultKind.CORRUPT)
@@ -297,6 +298,7 @@ HOLDING_FAULTS = (
     FaultKind.UNPAUSE,
     FaultKind.DESTROY,
     FaultKind.PANIC,
+    FaultKind.SAVE,
 )
 """Faults of which the record that they hit has HELD or HELD_IN_VAIN, if it comes at all."""
 

@@ -52,7 +52,9 @@ class Evidence:
             return False
         alive = [role for role in ROLES if self.alive(role)]
         went_on = any(self.ended(role) == "finished" for role in alive)
-        return bool(alive) and not went_on and all(self._is_still(role) for role in alive)
+        left = [role for role in ROLES if self._seen(role, -2).get("alive") and role not in alive]
+        still = all(self._is_still(role) for role in alive)
+        return bool(alive) and still and not went_on and not left
 
     def ended(self, role: Role) -> str | None:
         """finished, killed, died or lost."""
@@ -112,7 +114,7 @@ class Evidence:
         of its own steps; None: that did not happen.
         """
         for act in self.facts.get("acts") or ():
-            ends_it = act.get("do") in ("destroy", "panic") and act.get("domain") == role
+            ends_it = act.get("do") in ("destroy", "panic", "save") and act.get("domain") == role
             if ends_it and act.get("side") == role and isinstance(act.get("records"), int):
                 return int(act["records"])
         return None

@@ -117,6 +117,8 @@ class Expectation:
     known: tuple[str, ...] = ()
     fault_of: str | None = None
     outcome: str | None = None
+    no_channel: str | None = None
+    """No run is expected, so no verdict is."""
 
     @staticmethod
     def of(expect: Mapping[str, Any] | None) -> Expectation:
@@ -198,6 +200,7 @@ class Verdict:
             (self.conformance, self.progress) == (want.conformance, want.progress)
             and (not want.known or set(want.known) == {use.id for use in self.known})
             and (want.fault_of is None or want.fault_of == self.fault_of)
+            and want.no_channel is None
             and (want.outcome is None or want.outcome == self.outcome)
         )
 

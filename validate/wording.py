@@ -71,6 +71,7 @@ FAULTS = {
     FaultKind.UNPAUSE: "holds what follows and unpauses a domain",
     FaultKind.DESTROY: "holds what follows and destroys a domain",
     FaultKind.PANIC: "holds what follows and lets a domain's kernel panic",
+    FaultKind.SAVE: "holds what follows and saves and restores a domain",
 }
 REMARKS = {
     Flag.FAULT_INJECTED: "changed by the test bed",

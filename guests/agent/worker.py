@@ -25,6 +25,7 @@ from vchan_testbed.bindings.channel import Client, Server
 from vchan_testbed.bindings.errors import NoSuchPath, PeerGone
 from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.agent.endpoint import Activity, Endpoint, Plan
+from vchan_testbed.guests.agent.grants import limit_grants
 from vchan_testbed.guests.agent.interrupts import take_own_name
 from vchan_testbed.tracer.attach import FAULT_STATES, Tracer
 from vchan_testbed.tracer.layout import HOLDING_FAULTS, Cell
@@ -142,6 +143,8 @@ def open_channel(start: Message, plan: Plan) -> Server | Client:
     peer, path = start["peer_domid"], start["path"]
     if plan.role == "server":
         rings = start["experiment"]["channel"]
+        if rings["server_grants_max"] is not None:
+            limit_grants(rings["server_grants_max"])
         server = Server(
             peer,
             path,

@@ -22,9 +22,10 @@ from vchan_testbed.guests.helper.network import Network, link_local
 
 NAME_PREFIX = "vtb-"
 CREATE_SECONDS_MAX = 300.0
+SAVE_SECONDS_MAX = 300.0
 GONE_SECONDS_MAX = 60.0
-ACTS = ("pause", "unpause", "destroy")
-"""What may be done to a domain on behalf of an experiment: names of xl's commands."""
+ACTS = ("pause", "unpause", "destroy", "save")
+"""What may be done to a domain for an experiment: commands of xl (saved is restored, too)."""
 DEAD_STATES = ("gone", "crashed", "shut down", "dying")
 LAST_WORDS_KEPT = 8
 EXTRA = "console=hvc0"
@@ -151,7 +152,20 @@ class Domains:
                 f"The helper does not {do} a domain.",
                 next_step=f"Ask for one of: {', '.join(ACTS)}.",
             )
-        await xl.run("xl", do, str(domain.domid))
+        if do == "save":
+            await self._save_and_restore(domain)
+        else:
+            await xl.run("xl", do, str(domain.domid))
+
+    async def _save_and_restore(self, domain: OwnDomain) -> None:
+        """It comes back with the same name and another domid: to its peers it is gone."""
+        state = self._files.folder / f"{domain.label}.save"
+        try:
+            await xl.run("xl", "save", str(domain.domid), str(state), seconds_max=SAVE_SECONDS_MAX)
+            # -e: no process stays behind to act on the domain's end.
+            await xl.run("xl", "restore", "-e", str(state), seconds_max=SAVE_SECONDS_MAX)
+        finally:
+            state.unlink(missing_ok=True)
 
     async def refresh(self) -> None:
         """Look at all of them now; who has died is told of."""

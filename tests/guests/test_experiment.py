@@ -142,6 +142,18 @@ ACROSS_FIELDS = [
     ("  - read: {bytes: 8, sizes: 8}", "  - recv: {bytes: 2000, sizes: 2000}", 4, "ring of 1024"),
     ("name: good", "name: good\ndomains: {server: {type: dom0}, client: {type: dom0}}", 2, "dom0"),
     ("2048}", "2048, threads: duplex}", 9, "`pause` in an endpoint with a thread for each"),
+    (
+        "2048}",
+        "2048, server_grants_max: 1}\ndomains: {server: {type: dom0}}",
+        2,
+        "dom0 is to have a limit of grants",
+    ),
+    (
+        "  - close",
+        "  - close\nexpect: {no_channel: ENOSPC, progress: STALLED}",
+        12,
+        "no channel is expected, and a verdict on one",
+    ),
     ("  - close", "  - stop: {}", 6, "this cannot end: the server in its operation 3"),
     ("  - close", "  - await_hold: {}", 11, "the client awaits more holds than its peer has: 0"),
 ]

@@ -91,7 +91,7 @@ def test_what_a_mode_never_takes_is_refused() -> None:
     assert refusal(fault("w_raise", "drop"), calls) is None
 
 
-@pytest.mark.parametrize("do", ["pause", "unpause", "destroy", "panic"])
+@pytest.mark.parametrize("do", ["pause", "unpause", "destroy", "panic", "save"])
 def test_dom0_is_left_alone(do: str) -> None:
     in_dom0 = setting("domains: {client: {type: dom0}}")
     wrong = refusal(fault("w_put", do, "server", domain="client"), in_dom0)

@@ -100,6 +100,15 @@ def test_one_that_is_gone_does_not_keep_the_other_from_standing_still(gone: Look
     assert stands_still(first, second)
 
 
+@pytest.mark.parametrize("gone", [None, {"type": "look", "alive": False, "threads": []}])
+def test_one_that_ends_between_the_looks_has_moved(gone: Look | None) -> None:
+    """A pause was over, and its peer, which is to hear of the end, still sleeps."""
+    first, second = still()
+    second["endpoints"]["server"] = endpoint_look(gone)
+    assert not stands_still(first, second)
+    assert not Evidence({"quiescence": {"looks": [first, second]}}).stands_still
+
+
 @pytest.mark.parametrize("silent_in", [(0,), (1,), (0, 1)])
 def test_one_that_does_not_answer_may_be_at_work(silent_in: tuple[int, ...]) -> None:
     looks = still()

@@ -78,6 +78,31 @@ def test_what_stood_still_is_no_run_that_finished(tmp_path: Path) -> None:
     assert (verdict["progress"], verdict["outcome"]) == ("PROGRESS", "stood still")
 
 
+def test_a_channel_is_made_after_all(tmp_path: Path) -> None:
+    """Where none was expected: that is not what came."""
+    text = (HANGS / "no-grants.yaml").read_text()
+    path = tmp_path / "grants.yaml"
+    path.write_text(text.replace("server_grants_max: 0", "server_grants_max: 1"))
+    ran = CliRunner().invoke(
+        main, ["run", str(path), "--host", "loopback", "--out", str(tmp_path / "run")]
+    )
+    verdict = json.loads((tmp_path / "run/verdict.json").read_text())
+    assert (verdict["conformance"], verdict["progress"]) == ("ACCEPTED", "PROGRESS")
+    assert not verdict["expected"]
+    assert ran.exit_code == ExitStatus.UNEXPECTED
+
+
+def test_another_reason_why_there_is_no_channel_is_not_the_one_expected(tmp_path: Path) -> None:
+    text = (HANGS / "no-grants.yaml").read_text()
+    path = tmp_path / "grants.yaml"
+    path.write_text(text.replace("ENOSPC: No space left on device", "is this domain itself"))
+    ran = CliRunner().invoke(
+        main, ["run", str(path), "--host", "loopback", "--out", str(tmp_path / "run")]
+    )
+    assert ran.exit_code == ExitStatus.TESTBED_FAILED
+    assert "ENOSPC" in ran.output
+
+
 def test_each_stands_in_the_list() -> None:
     page = PAGE.read_text()
     assert [name for name in EVERY if f"(../experiments/hangs/{name}.yaml)" not in page] == []

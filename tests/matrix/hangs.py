@@ -24,7 +24,7 @@ from batches import Batch, Clock, Ran, keep_only, performed
 
 from vchan_testbed.errors import InputError
 from vchan_testbed.guests.experiment import default_path, load_experiment
-from vchan_testbed.guests.experiment_model import Experiment
+from vchan_testbed.guests.experiment_model import Expect, Experiment
 from vchan_testbed.guests.hosts.protocol import Host
 from vchan_testbed.guests.hosts.table import open_host
 from vchan_testbed.progress import Quiet
@@ -85,14 +85,16 @@ def counted(experiment: Experiment, asked: Asked) -> Counted:
     clock = Clock(asked.seconds)
     found = performed([batch], asked.folder, clock, host=_host(asked.host, experiment))
     ran = [one for _, of_batch in found for one in of_batch]
-    other = [one for one in ran if not _is_as_meant(one)]
+    other = [one for one in ran if not _is_as_meant(one, experiment.expect)]
     keep_only(asked.folder / batch.name, [one.name for one in other])
     told = tuple(f"{one.name}: {_told(one)}" for one in other)
     return Counted(experiment.name, len(ran), len(ran) - len(other), told)
 
 
-def _is_as_meant(ran: Ran) -> bool:
-    return ran.verdict is not None and ran.verdict.expected and not ran.leaked
+def _is_as_meant(ran: Ran, expect: Expect) -> bool:
+    if ran.verdict is None:
+        return expect.is_met_by(ran.reason) and not ran.leaked
+    return ran.verdict.expected and not ran.leaked
 
 
 def _told(ran: Ran) -> str:

@@ -120,6 +120,7 @@ enum vt_fault {
     VT_FAULT_UNPAUSE = 8,
     VT_FAULT_DESTROY = 9,
     VT_FAULT_PANIC = 10,
+    VT_FAULT_SAVE = 11,
 };
 
 #endif

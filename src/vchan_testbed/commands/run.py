@@ -133,6 +133,9 @@ def ran(options: Options, progress: Progress) -> tuple[int, RunDirectory]:
         verdict = judge(directory, progress)
     except TestbedError as error:
         kept(directory, error)
+        if experiment.expect.is_met_by(error.message):
+            progress.say(f"No channel, as expected: {error.message}")
+            return ExitStatus.EXPECTED
         raise
     except (OSError, subprocess.SubprocessError) as error:
         write_traceback(directory)
