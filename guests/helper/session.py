@@ -301,8 +301,13 @@ class Helper:
 
     async def _remove_key(self, message: Message) -> Message:
         """A server in dom0 leaves the empty folders above its keys."""
-        # -t: the empty parents too.
-        await xl.run("xenstore-rm", "-t", message["path"])
+        try:
+            # -t: the empty parents too.
+            await xl.run("xenstore-rm", "-t", message["path"])
+        except xl.CommandFailed:
+            # A server that did not come to make its keys has none: why it did not is to be heard.
+            if await _is_there(message["path"]):
+                raise
         return {"type": "removed"}
 
     async def _doing(self, message: Message) -> Message:
@@ -338,6 +343,14 @@ class Helper:
         self._notes = [*self._notes[-199:], f"{time.strftime('%H:%M:%S')} {text}"]
         if self._session:
             self._port.write(encode(Frame(0, Kind.LOG, text.encode())))
+
+
+async def _is_there(key: str) -> bool:
+    try:
+        await xl.run("xenstore-exists", key)
+    except xl.CommandFailed:
+        return False
+    return True
 
 
 def add_entropy(data: bytes) -> None:

@@ -99,6 +99,8 @@ DOM0 = Contents(
     programs=(
         *_PYTHON_PROGRAMS,
         *(f"{XEN_TOOLS}/{name}" for name in _XEN_PROGRAMS),
+        # What xl starts to save and to restore a domain.
+        f"{XEN_TOOLS}/libxl-save-helper",
         "/usr/bin/xenstore*",
         # libxl loads it by name when it ends a thread: without it `xl create` aborts (134)
         # after it made the domain.

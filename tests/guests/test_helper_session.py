@@ -32,6 +32,7 @@ HERE = Path(__file__).parent / "fake_xen"
 PROGRAMS = (
     "xl",
     "lsevtchn",
+    "xenstore-exists",
     "xenstore-ls",
     "xenstore-read",
     "xenstore-rm",
@@ -63,6 +64,10 @@ class FakeXen:
     commands: list[list[str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     said: str = "(XEN) Freed 656kB init memory"
+    dump: str = ""
+    """What a debug key adds to the console."""
+    keys: set[str] = field(default_factory=set)
+    """In xenstore, which loses none of them."""
     without_vif: bool = False
     slow_destroy: bool = False
 
@@ -138,6 +143,12 @@ class FakeXen:
             yield "out", "virt_caps : pv hvm hap"
         elif command[:2] == ["xl", "dmesg"]:
             yield "out", self.said
+        elif command[:2] == ["xl", "debug-keys"]:
+            self.said += self.dump
+        elif command[0] == "xenstore-rm":
+            yield "end", 1
+        elif command[0] == "xenstore-exists":
+            yield "end", int(command[1] not in self.keys)
         elif command[0] == "xenstore-read":
             domain = self.domains[int(command[1].split("/")[3])]
             yield "out", os.ttyname(domain.terminal)
@@ -285,6 +296,55 @@ def test_what_an_experiment_asks_for_is_done_to_own_domains_alone(xen: FakeXen) 
         with pytest.raises(TestbedError, match="does not reboot a domain"):
             client.ask("act", domid=domid, do="reboot")
     assert not [command for command in xen.commands if command[-1] == "77"]
+
+
+def test_a_look_tells_the_states_and_ports_of_domains(xen: FakeXen) -> None:
+    xen.dump = "\n".join(
+        [
+            "",
+            "(XEN) 'e' pressed -> dumping event-channel info",
+            "(XEN) Event channel information for domain 1:",
+            "(XEN)        8 [1/0/  -   ]: s=3 n=0 x=0 d=2 p=9",
+        ]
+    )
+    with session(xen) as client:
+        domid = create(client)
+        xen.domains[domid].state = "--p---"
+        of_both = {seen["domid"]: seen for seen in look(client, domid, 55, dump=True)}
+        assert of_both[domid]["state"] == "paused"
+        (port,) = of_both[domid]["event_channels"]["ports"]
+        assert (port["port"], port["pending"], port["masked"]) == (8, True, False)
+        assert of_both[55]["state"] == "gone"
+        assert of_both[55]["event_channels"]["ports"] is None
+        asked = len([command for command in xen.commands if command[:2] == ["xl", "debug-keys"]])
+        (seen,) = look(client, domid, dump=False)
+        assert seen["event_channels"] is None
+    # Xen's console is written to only where somebody asked for that, and never cleared.
+    assert asked == len([c for c in xen.commands if c[:2] == ["xl", "debug-keys"]]) == 1
+    assert not [command for command in xen.commands if "-c" in command]
+
+
+def look(client: HelperClient, *domids: int, dump: bool) -> list[dict[str, Any]]:
+    """What Xen has of some domains."""
+    return list(client.ask("look", domids=list(domids), dump=dump)["domains"])
+
+
+def test_keys_that_were_never_made_need_not_be_removed(xen: FakeXen) -> None:
+    xen.keys = {"/local/domain/0/data/stays"}
+    with session(xen) as client:
+        assert client.ask("remove_key", path="/local/domain/0/data/none")["type"] == "removed"
+        with pytest.raises(TestbedError, match="xenstore-rm -t /local/domain/0/data/stays failed"):
+            client.ask("remove_key", path="/local/domain/0/data/stays")
+
+
+def test_a_domain_that_is_saved_is_restored(xen: FakeXen) -> None:
+    with session(xen) as client:
+        domid = create(client)
+        client.ask("act", domid=domid, do="save")
+    saved, restored = (c for c in xen.commands if c[1] in ("save", "restore"))
+    assert saved[:3] == ["xl", "save", str(domid)]
+    assert restored == ["xl", "restore", "-e", saved[3]]
+    assert not Path(saved[3]).exists()
 
 
 def test_a_time_out_of_libxl_is_tried_once_more(xen: FakeXen) -> None:
