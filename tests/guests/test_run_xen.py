@@ -72,13 +72,21 @@ def test_a_run_is_accepted_on_real_xen(
 
 
 def test_a_dropped_event_is_a_violation_on_real_xen(tmp_path: Path) -> None:
-    status, verdict, facts = run("hangs/dropped-event.yaml", tmp_path / "run")
+    status, verdict, facts = run("hangs/dropped-event.yaml", tmp_path / "run", "--xen-dump")
     assert verdict["progress"] == "VIOLATION"
     assert verdict["fault_of"] == "event channel"
     assert verdict["due_action"] == "wait server"
     assert verdict["faults_injected"] == 1
     assert facts["quiescence"]["quiescent"] is True
     assert status == 0
+    # The kernel has counted each event that the process has read, and Xen has none for it.
+    for seen in facts["quiescence"]["looks"][-1]["endpoints"].values():
+        assert seen["interrupts"]["ready"]["count"] in (0, 1)
+        assert seen["interrupts"]["now"]["count"] == seen["events_read"] > 0
+        assert seen["domain"]["state"] in ("running", "blocked", "ready to run")
+        port = seen["event_channel"]
+        assert (port["pending"], port["masked"], port["port"]) == (False, False, seen["port"])
+    assert "in Xen the port was not pending and not masked" in verdict["progress_reason"]
 
 
 def test_a_host_behind_ssh_is_a_host_like_another(

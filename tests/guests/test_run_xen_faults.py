@@ -82,12 +82,29 @@ def test_a_domain_dies_at_a_step(tmp_path: Path, do: str) -> None:
     assert "domain is gone" in verdict["progress_reason"]
 
 
-@pytest.mark.parametrize("name", ["domain-destroyed", "guest-panic"])
+@pytest.mark.parametrize("name", ["domain-destroyed", "domain-saved", "guest-panic"])
 def test_a_reader_whose_peer_is_gone_waits_for_ever(tmp_path: Path, name: str) -> None:
     """The hang that is reported: the experiment says what has to be said of it."""
     _, verdict, _ = ran_as_expected(HANGS / f"{name}.yaml", tmp_path)
     assert verdict["known"] == ["L9"]
     assert verdict["fault_of"] == "peer domain gone"
+
+
+def test_a_reader_whose_domain_is_paused_is_told_from_one_that_hangs(tmp_path: Path) -> None:
+    facts, verdict, _ = ran_as_expected(HANGS / "domain-paused.yaml", tmp_path)
+    assert verdict["fault_of"] == "peer domain paused"
+    looks = [look["endpoints"]["server"] for look in facts["quiescence"]["looks"]]
+    assert [look["domain"]["state"] for look in looks] == ["paused", "paused"]
+    assert {look["interrupts"]["now"]["count"] for look in looks} == {None}
+
+
+def test_a_channel_to_the_own_domain_is_refused(tmp_path: Path) -> None:
+    arguments = ["run", str(HANGS / "own-domid.yaml"), "--out", str(tmp_path / "run")]
+    ran = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert ran.exit_code == ExitStatus.EXPECTED, ran.output
+    assert "No channel, as expected" in ran.output
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert facts["counts"]["before"] == facts["counts"]["after"]
 
 
 def test_a_domain_is_paused_at_a_step_and_unpaused_at_one_of_its_peer(tmp_path: Path) -> None:
