@@ -369,6 +369,9 @@ class Attempt:
                 if message["astray"]:
                     self._conductor.came_to(side.endpoint, message["astray"])
                 continue
+            if message["type"] == "refused":
+                self._tell_peer(side, {"type": "peer_refused"})
+                continue
             place = (side.endpoint, message["number"])
             if message["type"] == "told":
                 self._release(*self._injection.relays[place])

@@ -141,7 +141,7 @@ class Side:
             # answer is then no older than the second, and both together show nothing.
             if message["number"] == self.looks_asked:
                 self.look = message
-        elif kind in ("held", "told", "turns"):
+        elif kind in ("held", "told", "turns", "refused"):
             self.told.append(message)
             self.moved_at = time.monotonic()
         elif kind == "stopped":

@@ -32,6 +32,8 @@ class ChannelConfig:
     left_first_index: int = 0
     """What both indices of the ring are set to before the client connects."""
     right_first_index: int = 0
+    keys: str = "at once"
+    """How the server's keys come into xenstore; "one by one": with a client's look in between."""
     server_grants_max: int | None = None
     """Pages that gntalloc may share in the server's domain; None: its own limit."""
 

@@ -32,7 +32,14 @@ from vchan_testbed.guests.ground import selftest
 
 PUMP_SECONDS = 0.1
 READ_BYTES = 1 << 16
-FOR_THE_WORKER = ("peer_held", "release", "peer_over", "grant", "schedule_over")
+FOR_THE_WORKER = (
+    "peer_held",
+    "peer_refused",
+    "release",
+    "peer_over",
+    "grant",
+    "schedule_over",
+)
 """Messages that the worker gets as they are."""
 SYSRQ_TRIGGER = Path("/proc/sysrq-trigger")
 TRACE_BYTES_MAX = int(os.environ.get("VCHAN_TRACE_BYTES_MAX", str(1 << 30)))

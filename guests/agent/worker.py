@@ -27,6 +27,7 @@ from vchan_testbed.errors import TestbedError
 from vchan_testbed.guests.agent.endpoint import Activity, Endpoint, Plan
 from vchan_testbed.guests.agent.grants import limit_grants
 from vchan_testbed.guests.agent.interrupts import take_own_name
+from vchan_testbed.guests.agent.store import put_first_key
 from vchan_testbed.tracer.attach import FAULT_STATES, Tracer
 from vchan_testbed.tracer.layout import HOLDING_FAULTS, Cell
 
@@ -112,11 +113,12 @@ def run(supervisor: Supervisor, start: Message) -> None:
     ) as tracer:
         supervisor.hand_over(tracer.doorbell_fd)
         activity, peer_holds = Activity(), threading.Semaphore(0)
-        beside(answer, supervisor, tracer, activity, peer_holds)
+        keys = Keys(supervisor, start)
+        beside(answer, supervisor, tracer, activity, peer_holds, keys)
         news = News(supervisor, tracer, start["faults"]["rules"])
         beside(news.follow)
         with activity.doing(f"{role}_init"):
-            channel = open_channel(start, plan)
+            channel = open_channel(start, plan, keys)
         supervisor.send({"type": "connected" if role == "client" else "listening"})
         began = time.monotonic()
         endpoint = Endpoint(
@@ -138,13 +140,38 @@ def run(supervisor: Supervisor, start: Message) -> None:
     supervisor.send({"type": "done", "result": result})
 
 
-def open_channel(start: Message, plan: Plan) -> Server | Client:
+class Keys:
+    """How the server's keys come into xenstore, and that a client has looked in between."""
+
+    def __init__(self, supervisor: Supervisor, start: Message) -> None:
+        self._supervisor = supervisor
+        self._start = start
+        self._one_by_one = start["experiment"]["channel"]["keys"] == "one by one"
+        self.peer_refused = threading.Event()
+
+    def come_to_half(self) -> None:
+        """Of a server: put the first there, and wait until the client was refused."""
+        if self._one_by_one:
+            own, peer = self._start["domid"], self._start["peer_domid"]
+            put_first_key(self._start["path"], own, peer)
+            self._supervisor.send({"type": "listening"})
+            self.peer_refused.wait()
+
+    def are_not_there(self) -> None:
+        """Of a client: it has looked, and was refused."""
+        if self._one_by_one:
+            self._supervisor.send({"type": "refused"})
+            self._one_by_one = False
+
+
+def open_channel(start: Message, plan: Plan, keys: Keys) -> Server | Client:
     """The end of the channel; a client tries again until the server's keys are there."""
     peer, path = start["peer_domid"], start["path"]
     if plan.role == "server":
         rings = start["experiment"]["channel"]
         if rings["server_grants_max"] is not None:
             limit_grants(rings["server_grants_max"])
+        keys.come_to_half()
         server = Server(
             peer,
             path,
@@ -163,6 +190,7 @@ def open_channel(start: Message, plan: Plan) -> Server | Client:
         try:
             return Client(peer, path, blocking=plan.blocking, own_domid=start["domid"])
         except NoSuchPath:
+            keys.are_not_there()
             if time.monotonic() > deadline:
                 raise
             threading.Event().wait(CONNECT_RETRY_SECONDS)
@@ -216,7 +244,11 @@ def looked_at(tracer: Tracer) -> Message:
 
 
 def answer(
-    supervisor: Supervisor, tracer: Tracer, activity: Activity, peer_holds: threading.Semaphore
+    supervisor: Supervisor,
+    tracer: Tracer,
+    activity: Activity,
+    peer_holds: threading.Semaphore,
+    keys: Keys,
 ) -> None:
     """Hear the supervisor until it is gone; then end this process, whatever blocks in it."""
     while (message := supervisor.receive()) is not None:
@@ -224,6 +256,8 @@ def answer(
             supervisor.send({**message, **seen(tracer.look()), "calls": activity.now()})
         elif message["type"] == "peer_held":
             peer_holds.release()
+        elif message["type"] == "peer_refused":
+            keys.peer_refused.set()
         else:
             # What comes when the trace has ended is late, and nothing waits for it.
             with contextlib.suppress(TestbedError):

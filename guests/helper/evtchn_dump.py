@@ -23,7 +23,6 @@ from vchan_testbed.guests.helper import xl
 HEAD = re.compile(r"Event channel information for domain (\d+):\s*$")
 PORT = re.compile(r"^\(XEN\)\s+(\d+) \[([01])/([01])/[^\]]*\]: s=(\d+)(.*)$")
 PEER = re.compile(r"\bd=(\d+) p=(\d+)")
-INTERDOMAIN = 3
 
 Ports = list[dict[str, Any]]
 
@@ -69,7 +68,7 @@ def parse(text: str) -> dict[int, Ports]:
 
 
 def _port(match: re.Match[str]) -> dict[str, Any]:
-    peer = PEER.search(match[5]) if int(match[4]) == INTERDOMAIN else None
+    peer = PEER.search(match[5])
     return {
         "port": int(match[1]),
         "pending": match[2] == "1",

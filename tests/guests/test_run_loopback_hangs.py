@@ -16,8 +16,10 @@ from library_cases import CASES
 
 from vchan_testbed.cli import main
 from vchan_testbed.errors import ExitStatus
-from vchan_testbed.guests.experiment import default_path, load_experiment
+from vchan_testbed.guests.experiment import ENDPOINTS, default_path, load_experiment
 from vchan_testbed.guests.fault_steps import ON_DOMAINS
+from vchan_testbed.tracer.layout import Call, Kind
+from vchan_testbed.tracer.reader import read_trace
 
 HANGS = default_path().parent / "hangs"
 PAGE = Path(__file__).parents[2] / "docs" / "hangs.md"
@@ -67,15 +69,15 @@ def test_what_is_done_to_a_domain_needs_xen(name: str) -> None:
 
 def test_what_stood_still_is_no_run_that_finished(tmp_path: Path) -> None:
     """The same experiment, of which the other outcome is expected: that is not what came."""
-    text = (HANGS / "idle-channel.yaml").read_text()
-    path = tmp_path / "idle.yaml"
-    path.write_text(text.replace("PROGRESS, outcome: stood still", "STALLED, outcome: finished"))
+    text = (HANGS / "reader-stopped.yaml").read_text()
+    path = tmp_path / "stopped.yaml"
+    path.write_text(text.replace("outcome: stood still", "outcome: finished"))
     ran = CliRunner().invoke(
         main, ["run", str(path), "--host", "loopback", "--out", str(tmp_path / "run")]
     )
     verdict = json.loads((tmp_path / "run/verdict.json").read_text())
     assert ran.exit_code == ExitStatus.UNEXPECTED
-    assert (verdict["progress"], verdict["outcome"]) == ("PROGRESS", "stood still")
+    assert (verdict["progress"], verdict["outcome"]) == ("VIOLATION", "stood still")
 
 
 def test_a_channel_is_made_after_all(tmp_path: Path) -> None:
@@ -101,6 +103,25 @@ def test_another_reason_why_there_is_no_channel_is_not_the_one_expected(tmp_path
     )
     assert ran.exit_code == ExitStatus.TESTBED_FAILED
     assert "ENOSPC" in ran.output
+
+
+def test_a_client_that_looks_at_half_of_the_keys_is_refused_and_asks_again(tmp_path: Path) -> None:
+    status, said, _ = run("keys-one-by-one", tmp_path / "run")
+    assert status == ExitStatus.EXPECTED, said
+    exits = [
+        [
+            int(one["new"]) >> 63
+            for one in trace.records
+            if one["kind"] == Kind.CALL_EXIT and one["call"] in (Call.CLIENT_INIT, Call.SERVER_INIT)
+        ]
+        for trace in (read_trace(tmp_path / f"run/traces/{end}.vtrace") for end in ENDPOINTS)
+    ]
+    server, client = exits
+    assert server == [0]
+    # Refused at least once, and let in at last.
+    assert client[-1] == 0
+    assert len(client) > 1
+    assert set(client[:-1]) == {1}
 
 
 def test_each_stands_in_the_list() -> None:
