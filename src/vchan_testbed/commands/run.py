@@ -135,7 +135,7 @@ def ran(options: Options, progress: Progress) -> tuple[int, RunDirectory]:
         kept(directory, error)
         if experiment.expect.is_met_by(error.message):
             progress.say(f"No channel, as expected: {error.message}")
-            return ExitStatus.EXPECTED
+            return ExitStatus.EXPECTED, directory
         raise
     except (OSError, subprocess.SubprocessError) as error:
         write_traceback(directory)
