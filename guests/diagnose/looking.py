@@ -94,7 +94,7 @@ def _published(wanted: Wanted, xen: Xen) -> list[Channel]:
 
 def sight_of(channel: Channel, wanted: Wanted, xen: Xen | None) -> Sight | None:
     """One look; None where the page is not to be had any more."""
-    data = _page(channel, xen)
+    data = page_of(channel, xen)
     if data is None or not plausible(data):
         return None
     ends = dict.fromkeys(SIDES, NOTHING)
@@ -112,7 +112,8 @@ def _role_by_order(channel: Channel, one: Found) -> str:
     return "server" if one == first else "client"
 
 
-def _page(channel: Channel, xen: Xen | None) -> bytes | None:
+def page_of(channel: Channel, xen: Xen | None) -> bytes | None:
+    """A copy of the channel's page; None where it is not to be had."""
     for one in channel.found:
         data = read_memory(one.pid, one.address)
         if data is not None:

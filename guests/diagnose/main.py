@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vchan_testbed.errors import ExitStatus, TestbedError
+from vchan_testbed.guests.diagnose.bundle import Wish, gather, listed, write
 from vchan_testbed.guests.diagnose.judge import IDLE, MOVING, diagnose
 from vchan_testbed.guests.diagnose.looking import Channel, Wanted, channels, sight_of
 from vchan_testbed.guests.diagnose.show import lines, plain
@@ -19,6 +21,8 @@ from vchan_testbed.guests.diagnose.xen import Xen
 
 APART_SECONDS = 3.0
 INTERRUPTED = 130
+SAMPLES_SECONDS = 10.0
+"""Between the two samples of a bundle."""
 EPILOG = "It only reads: no process is stopped or attached to, no domain is changed."
 
 
@@ -54,6 +58,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--loopback", action="store_true", help="processes over the loopback host's stand-ins"
     )
+    made.add_argument(
+        "--bundle", type=Path, metavar="FILE", help="write what tells of it (.tar.gz)"
+    )
+    made.add_argument("--show", action="store_true", help="print what would be in the bundle")
+    made.add_argument("--names", action="store_true", help="leave names of domains as they are")
+    made.add_argument(
+        "--trace", type=Path, action="append", default=[], help="a trace that goes in, too"
+    )
     return made
 
 
@@ -73,7 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Exit status 0: nothing hangs; 1: something does, or is not known."""
     asked = parser().parse_args(arguments)
     domids = (asked.domains[0], asked.domains[1]) if asked.domains else None
+    wish = Wish(max(asked.seconds, SAMPLES_SECONDS), tuple(asked.trace), asked.names)
     try:
+        if asked.bundle or asked.show:
+            wanted = Wanted(tuple(asked.pid), domids, asked.loopback)
+            return bundle(wanted, wish, None if asked.show else asked.bundle)
         return perform(
             Asked(tuple(asked.pid), domids, asked.seconds, asked.watch, asked.json, asked.loopback)
         )
@@ -87,13 +103,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def perform(asked: Asked) -> int:
     """Look, and say it. Raises TestbedError where nothing can be looked at."""
     wanted = Wanted(asked.pids, asked.domids, asked.loopback)
-    # Where processes alone are looked at, Xen's libraries need not be there.
-    near = asked.loopback or bool(asked.pids)
-    with contextlib.nullcontext() if near else Xen() as xen:
+    with _xen_for(wanted) as xen:
         while True:
             status = _pair_of_looks(asked, wanted, xen, channels(wanted, xen))
             if not asked.watch:
                 return status
+
+
+def bundle(wanted: Wanted, wish: Wish, path: Path | None) -> int:
+    """Write all that tells of these channels to `path`; without it print what would be in it.
+
+    Raises TestbedError where nothing can be looked at, InputError where `path` is there already.
+    """
+    with _xen_for(wanted) as xen:
+        found = channels(wanted, xen)
+        if not found:
+            raise TestbedError("No channel was found.", next_step="Name a process with --pid.")
+        contents = gather(found, wanted, xen, wish)
+    if path is None:
+        print("\n".join(listed(contents)))
+        return int(ExitStatus.EXPECTED)
+    write(contents, path)
+    print(f"Written: {path}, {len(contents)} files. All that is inside is shown by --show.")
+    return int(ExitStatus.EXPECTED)
+
+
+def _xen_for(wanted: Wanted) -> contextlib.AbstractContextManager[Xen | None]:
+    """Xen's libraries; where processes alone are looked at, they need not be there."""
+    return contextlib.nullcontext() if wanted.loopback or wanted.pids else Xen()
 
 
 def _pair_of_looks(asked: Asked, wanted: Wanted, xen: Xen | None, found: list[Channel]) -> int:

@@ -80,7 +80,7 @@ class PortStatus(ctypes.Structure):
 def published() -> list[Keys]:
     """The channels whose keys are in xenstore. Raises TestbedError where there is no xenstore."""
     values = {}
-    for line in _run("xenstore-ls", "-f").splitlines():
+    for line in command("xenstore-ls", "-f").splitlines():
         match = LINE.match(line)
         if match:
             values[match[1]] = match[2]
@@ -98,7 +98,7 @@ def published() -> list[Keys]:
 def domain_states() -> dict[int, str]:
     """Each domain's state; one that is not here is gone."""
     states = {}
-    for line in _run("xl", "list").splitlines()[1:]:
+    for line in command("xl", "list").splitlines()[1:]:
         words = line.rsplit(maxsplit=5)
         letters = [letter for letter in words[4] if letter in DOMAIN_STATES]
         states[int(words[1])] = DOMAIN_STATES[letters[0]] if letters else "alive"
@@ -212,16 +212,17 @@ def _library(name: str) -> Any:
     )
 
 
-def _run(*command: str) -> str:
-    program = shutil.which(command[0], path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/xen/bin")
+def command(*words: str) -> str:
+    """What a program of Xen's prints. Raises TestbedError if it is not there, or fails."""
+    program = shutil.which(words[0], path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/xen/bin")
     if program is None:
         raise TestbedError(
-            f"{command[0]} is not there.",
+            f"{words[0]} is not there.",
             next_step=ELSEWHERE,
         )
     try:
         ran = subprocess.run(
-            [program, *command[1:]],
+            [program, *words[1:]],
             capture_output=True,
             text=True,
             errors="replace",
@@ -229,12 +230,12 @@ def _run(*command: str) -> str:
         )
     except subprocess.TimeoutExpired:
         raise TestbedError(
-            f"{command[0]} did not answer within {COMMAND_SECONDS_MAX:.0f} s.",
+            f"{words[0]} did not answer within {COMMAND_SECONDS_MAX:.0f} s.",
             next_step="Look whether xenstored runs.",
         ) from None
     if ran.returncode != 0:
         raise TestbedError(
-            f"{' '.join(command)} failed: {ran.stderr.strip()}",
+            f"{' '.join(words)} failed: {ran.stderr.strip()}",
             next_step="Run it as root, in dom0.",
         )
     return ran.stdout

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from vchan_testbed import __version__
+from vchan_testbed.commands.bundle import bundle
 from vchan_testbed.commands.diagnose import diagnose
 from vchan_testbed.commands.doctor import doctor
 from vchan_testbed.commands.image import image
@@ -116,6 +117,7 @@ def main() -> None:
 main.add_command(run)
 main.add_command(reproduce)
 main.add_command(diagnose)
+main.add_command(bundle)
 main.add_command(record_command)
 main.add_command(validate)
 main.add_command(specs)
