@@ -81,8 +81,10 @@ def test_a_dropped_event_is_a_violation_on_real_xen(tmp_path: Path) -> None:
     assert status == 0
     # The kernel has counted each event that the process has read, and Xen has none for it.
     for seen in facts["quiescence"]["looks"][-1]["endpoints"].values():
-        assert seen["interrupts"]["ready"]["count"] in (0, 1)
-        assert seen["interrupts"]["now"]["count"] == seen["events_read"] > 0
+        counted = seen["interrupts"]
+        # A channel that is bound is pending, and the other end may have raised one more by then.
+        assert 0 <= counted["ready"]["count"] <= counted["now"]["count"]
+        assert counted["now"]["count"] == seen["events_read"] > 0
         assert seen["domain"]["state"] in ("running", "blocked", "ready to run")
         port = seen["event_channel"]
         assert (port["pending"], port["masked"], port["port"]) == (False, False, seen["port"])
