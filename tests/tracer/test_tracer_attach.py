@@ -215,6 +215,7 @@ def test_payloads_and_looks(traced: TracedPair) -> None:
         "calls": [],
         "faults": [],
         "told": [],
+        "schedule": {"over": 0, "astray": 0},
     }
     traced.connect()
     traced.client("write_all", b"x" * 100, [100])
