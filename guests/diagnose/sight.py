@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from vchan_testbed.guests.diagnose.page import ControlPage
 
-RESTING = ("S", "D", "I")
-"""States of a thread that does not run (proc_pid_stat(5))."""
 STOPPED = ("T", "t")
+"""States of a process that a signal or a debugger holds (proc_pid_stat(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +62,3 @@ class Sight:
     at_seconds: float
     page: ControlPage
     ends: dict[str, End]
-    notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -67,14 +67,20 @@ def test_what_is_done_to_a_domain_needs_xen(name: str) -> None:
     assert needs_xen(name) or not any(fault.do in ON_DOMAINS for fault in faults)
 
 
+def run_with(folder: Path, name: str, old: str, new: str) -> Result:
+    """An experiment, one text of which is another one, run into `folder`/run."""
+    text = (HANGS / f"{name}.yaml").read_text()
+    assert old in text
+    path = folder / "changed.yaml"
+    path.write_text(text.replace(old, new))
+    return CliRunner().invoke(
+        main, ["run", str(path), "--host", "loopback", "--out", str(folder / "run")]
+    )
+
+
 def test_what_stood_still_is_no_run_that_finished(tmp_path: Path) -> None:
     """The same experiment, of which the other outcome is expected: that is not what came."""
-    text = (HANGS / "reader-stopped.yaml").read_text()
-    path = tmp_path / "stopped.yaml"
-    path.write_text(text.replace("outcome: stood still", "outcome: finished"))
-    ran = CliRunner().invoke(
-        main, ["run", str(path), "--host", "loopback", "--out", str(tmp_path / "run")]
-    )
+    ran = run_with(tmp_path, "reader-stopped", "outcome: stood still", "outcome: finished")
     verdict = json.loads((tmp_path / "run/verdict.json").read_text())
     assert ran.exit_code == ExitStatus.UNEXPECTED
     assert (verdict["progress"], verdict["outcome"]) == ("VIOLATION", "stood still")
@@ -82,12 +88,7 @@ def test_what_stood_still_is_no_run_that_finished(tmp_path: Path) -> None:
 
 def test_a_channel_is_made_after_all(tmp_path: Path) -> None:
     """Where none was expected: that is not what came."""
-    text = (HANGS / "no-grants.yaml").read_text()
-    path = tmp_path / "grants.yaml"
-    path.write_text(text.replace("server_grants_max: 0", "server_grants_max: 1"))
-    ran = CliRunner().invoke(
-        main, ["run", str(path), "--host", "loopback", "--out", str(tmp_path / "run")]
-    )
+    ran = run_with(tmp_path, "no-grants", "server_grants_max: 0", "server_grants_max: 1")
     verdict = json.loads((tmp_path / "run/verdict.json").read_text())
     assert (verdict["conformance"], verdict["progress"]) == ("ACCEPTED", "PROGRESS")
     assert not verdict["expected"]
@@ -95,11 +96,8 @@ def test_a_channel_is_made_after_all(tmp_path: Path) -> None:
 
 
 def test_another_reason_why_there_is_no_channel_is_not_the_one_expected(tmp_path: Path) -> None:
-    text = (HANGS / "no-grants.yaml").read_text()
-    path = tmp_path / "grants.yaml"
-    path.write_text(text.replace("ENOSPC: No space left on device", "is this domain itself"))
-    ran = CliRunner().invoke(
-        main, ["run", str(path), "--host", "loopback", "--out", str(tmp_path / "run")]
+    ran = run_with(
+        tmp_path, "no-grants", "ENOSPC: No space left on device", "is this domain itself"
     )
     assert ran.exit_code == ExitStatus.TESTBED_FAILED
     assert "ENOSPC" in ran.output
